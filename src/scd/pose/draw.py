@@ -1,0 +1,109 @@
+"""Drawing a pose as the network reads it: OpenPose's coloured skeleton, hands and face dots on black."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.pose.skeleton import BODY_COLOURS, BODY_LIMBS, HAND_BONES, HAND_COLOURS
+from scd.types import BODY, FACE, LEFT_HAND, RIGHT_HAND, Pose
+
+# As fractions of the picture's longer side. OpenPose's drawings at 512 pixels have limbs 8 wide, hand bones 2
+# wide, face dots of radius 3; the dots are smaller here, so that a face 15 pixels wide keeps its eyes apart
+# from its brows.
+LIMB_WIDTH = 0.015
+BONE_WIDTH = 0.004
+DOT_RADIUS = 0.003
+SMALLEST_PART = 3.0  # pixels: a hand or a face whose box is smaller says nothing and is left out
+LIMB_SHADE = 0.6  # limbs are darker than their joints: so were the drawings that public networks learnt from
+
+_SHIFT = 4  # cv2 takes coordinates in 1/16 pixel
+_FIXED = float(1 << _SHIFT)
+_ANGLES = np.arange(12) * (2 * np.pi / 12)
+# (12, 2): a limb is this circle stretched into an ellipse from joint to joint.
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1).astype(np.float32)
+_LIMBS = np.array(BODY_LIMBS)
+_LIMB_COLOURS = [tuple(round(LIMB_SHADE * c) for c in BODY_COLOURS[i]) for i in range(len(BODY_LIMBS))]
+
+
+def draw_pose(
+    pose: Pose | Sequence[Pose], size: tuple[int, int] | None = None, min_score: float = 0.3
+) -> NDArray[np.uint8]:
+    """The drawing (H, W, 3), uint8 RGB, of one person or several on black.
+
+    `size` is (H, W), by default that of the (first) pose's picture; joints below `min_score` are absent, with
+    their limbs. No pose gives a black picture, and needs `size`.
+    """
+    poses = [pose] if isinstance(pose, Pose) else list(pose)
+    if size is None:
+        if not poses:
+            raise ValueError("draw_pose needs `size` when there is no pose")
+        size = poses[0].size
+    canvas = np.zeros((*size, 3), np.uint8)
+    for one in poses:
+        _draw_onto(canvas, one, min_score)
+    return canvas
+
+
+def overlay_pose(
+    image: NDArray[np.uint8], pose: Pose | Sequence[Pose], min_score: float = 0.3, strength: float = 0.8
+) -> NDArray[np.uint8]:
+    """A copy of the picture (H, W, 3), uint8 RGB, with the skeleton over it at `strength` in 0..1."""
+    drawing = draw_pose(pose, (image.shape[0], image.shape[1]), min_score)
+    # The brightest channel is the drawing's own coverage: full inside a joint, fading at its smooth edge.
+    cover = strength * np.minimum(drawing.max(-1, keepdims=True) / (255 * LIMB_SHADE), 1)
+    return np.rint(image * (1 - cover) + drawing * cover.clip(0, 1)).clip(0, 255).astype(np.uint8)
+
+
+def _draw_onto(canvas: NDArray[np.uint8], pose: Pose, min_score: float) -> None:
+    height, width = canvas.shape[:2]
+    longer = max(height, width)
+    present = pose.scores >= min_score
+    # The middle of the top left pixel is (0.5, 0.5) for us and (0, 0) for cv2. Joints may lie outside the
+    # picture; four pictures away is far enough for any limb's direction and keeps cv2's fixed-point numbers
+    # from overflowing.
+    pixels = pose.joints.clip(-4, 5) * np.float32([width, height]) - np.float32(0.5)
+    fixed = np.rint(pixels * _FIXED).astype(np.int32)
+    _draw_body(canvas, pixels[BODY], fixed[BODY].tolist(), present[BODY], max(1.0, LIMB_WIDTH * longer) / 2)
+    thickness = max(1, round(BONE_WIDTH * longer))
+    for hand in (LEFT_HAND, RIGHT_HAND):
+        if _is_large(pixels[hand], present[hand]):
+            _draw_hand(canvas, fixed[hand].tolist(), present[hand].tolist(), thickness)
+    if _is_large(pixels[FACE], present[FACE]):
+        radius = round(max(0.5, DOT_RADIUS * longer) * _FIXED)
+        for point in fixed[FACE][present[FACE]].tolist():
+            cv2.circle(canvas, point, radius, (255, 255, 255), cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _is_large(pixels: NDArray[np.float32], present: NDArray[np.bool_]) -> bool:
+    seen = pixels[present]
+    return len(seen) > 1 and float(np.ptp(seen, axis=0).max()) >= SMALLEST_PART
+
+
+def _draw_body(
+    canvas: NDArray[np.uint8],
+    pixels: NDArray[np.float32],
+    fixed: list,
+    present: NDArray[np.bool_],
+    half_width: float,
+) -> None:
+    start, stop = pixels[_LIMBS[:, 0]], pixels[_LIMBS[:, 1]]
+    half = (stop - start) / 2
+    length = np.maximum(np.hypot(half[:, 0], half[:, 1]), 1e-3)[:, None]
+    across = np.stack([-half[:, 1], half[:, 0]], -1) / length * half_width
+    outline = (start + stop)[:, None] / 2 + _CIRCLE[:, :1] * half[:, None] + _CIRCLE[:, 1:] * across[:, None]
+    polygons = np.rint(outline * _FIXED).astype(np.int32)  # (limbs, 12, 2)
+    for limb in np.flatnonzero(present[_LIMBS].all(1)).tolist():
+        cv2.fillConvexPoly(canvas, polygons[limb], _LIMB_COLOURS[limb], cv2.LINE_AA, _SHIFT)
+    radius = round(half_width * _FIXED)
+    for joint in np.flatnonzero(present).tolist():
+        cv2.circle(canvas, fixed[joint], radius, BODY_COLOURS[joint], cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_hand(canvas: NDArray[np.uint8], fixed: list, present: list, thickness: int) -> None:
+    for (start, stop), colour in zip(HAND_BONES, HAND_COLOURS, strict=True):
+        if present[start] and present[stop]:
+            cv2.line(canvas, fixed[start], fixed[stop], colour, thickness, cv2.LINE_AA, _SHIFT)
