@@ -65,7 +65,7 @@ def _draw_onto(canvas: NDArray[np.uint8], pose: Pose, min_score: float) -> None:
     # The middle of the top left pixel is (0.5, 0.5) for us and (0, 0) for cv2. Joints may lie outside the
     # picture; four pictures away is far enough for any limb's direction and keeps cv2's fixed-point numbers
     # from overflowing.
-    pixels = pose.joints.clip(-4, 5) * np.float32([width, height]) - np.float32(0.5)
+    pixels = pose.joints.clip(-4, 5) * np.array([width, height], np.float32) - np.float32(0.5)
     fixed = np.rint(pixels * _FIXED).astype(np.int32)
     _draw_body(canvas, pixels[BODY], fixed[BODY].tolist(), present[BODY], max(1.0, LIMB_WIDTH * longer) / 2)
     thickness = max(1, round(BONE_WIDTH * longer))

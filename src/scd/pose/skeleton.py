@@ -107,7 +107,7 @@ def with_neck(joints: NDArray[np.float32], scores: NDArray[np.float32]) -> tuple
 def mirror(pose: Pose) -> Pose:
     """The pose of the picture flipped from left to right: x becomes 1 - x, left and right change names."""
     scores = pose.scores[MIRROR]
-    joints = pose.joints[MIRROR] * np.float32([-1, 1]) + np.float32([1, 0])
+    joints = pose.joints[MIRROR] * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32)
     return replace(pose, joints=np.where(scores[:, None] > 0, joints, np.float32(0)), scores=scores)
 
 
@@ -121,7 +121,7 @@ def to_crop(pose: Pose, box: Box, size: tuple[int, int]) -> Pose:
     left, top, right, bottom = box
     if not (right > left and bottom > top):
         raise ValueError(f"an empty box: left {left}, top {top}, right {right}, bottom {bottom}")
-    joints = (pose.joints - np.float32([left, top])) / np.float32([right - left, bottom - top])
+    joints = (pose.joints - np.array([left, top], np.float32)) / np.array([right - left, bottom - top], np.float32)
     return replace(pose, joints=np.where(pose.scores[:, None] > 0, joints, np.float32(0)), size=size)
 
 
