@@ -1,0 +1,172 @@
+"""The idea of the method: in self-attention a reference sees itself only, a target sees its reference and itself (METHOD 2).
+
+    F_r' = Attn(Q_r, K_r, V_r)                    (Equation 1, the reference)
+    F'   = Attn(Q, [K_r ; K], [V_r ; V])          (Equation 2, the target)
+
+Nothing about a reference depends on a target, hence two stages that share one network: *extract* runs the references once and keeps
+every layer's projected `K_r, V_r`; *generate* runs the targets and reads them. In training both are rows of one *joint* batch.
+
+The stage is an argument that travels through stock diffusers networks as `cross_attention_kwargs={"reference": ...}`:
+`Extract`, `Cached`, `Joint`, or None, which is the stock network to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor
+
+
+def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
+    """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look: only "query F_r, key F" is forbidden.
+
+    The slow truth that tests compare with; running code never builds it, so flash kernels stay usable.
+    """
+    is_target = torch.arange(num_reference_tokens + num_target_tokens) >= num_reference_tokens
+    return is_target[:, None] | ~is_target[None, :]
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """What one or several references left behind in every self-attention layer; a value that can be kept, moved and joined."""
+
+    entries: Mapping[str, tuple[Tensor, Tensor]]  # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
+
+    def __add__(self, other: KVCache) -> KVCache:
+        """Both references' tokens side by side, in order: exact, since no reference sees another (METHOD 7)."""
+        if self.entries.keys() != other.entries.keys():
+            raise ValueError("these references come from different networks: their layers differ")
+        return KVCache({n: _join([kv, other.entries[n]], dim=1) for n, kv in self.entries.items()})
+
+    @staticmethod
+    def stack(caches: Sequence[KVCache]) -> KVCache:
+        """One reference per target row, all with the same number of tokens: groups are joined."""
+        if len({tuple(k.shape[1:] for k, _ in cache.entries.values()) for cache in caches}) > 1:
+            raise ValueError("references that go into one batch need the same size and number: call once for each size")
+        return KVCache({n: _join([cache.entries[n] for cache in caches], dim=0) for n in caches[0].entries})
+
+    def to(self, *args, **kwargs) -> KVCache:
+        """As `Tensor.to`, for every entry."""
+        return KVCache({n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()})
+
+    @property
+    def num_groups(self) -> int:
+        return next(iter(self.entries.values()))[0].shape[0]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for kv in self.entries.values() for t in kv)
+
+
+def _join(pairs: Iterable[tuple[Tensor, Tensor]], dim: int) -> tuple[Tensor, Tensor]:
+    keys, values = zip(*pairs, strict=True)
+    return torch.cat(keys, dim), torch.cat(values, dim)
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Every row is a reference; each layer writes its keys and values into `entries`."""
+
+    entries: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Every row is a target. `owner[row]` is the group of the cache that the row reads; -1 reads nothing (guidance)."""
+
+    cache: KVCache
+    owner: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Rows are the references of all groups, `num_references` each, then the targets; `owner` as in `Cached`, a number per target."""
+
+    num_groups: int
+    num_references: int
+    owner: tuple[int, ...]
+
+
+Reference = Extract | Cached | Joint | None
+
+
+class CausalSelfAttention(AttnProcessor2_0):
+    """Self-attention under the causal interaction: a stock processor with one more argument."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name  # the layer's name in the network: the key of its entries in a cache
+
+    def __call__(
+        self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
+        *, reference: Reference = None,
+    ) -> Tensor:  # fmt: skip
+        if reference is None:
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if encoder_hidden_states is not None or attention_mask is not None or hidden_states.ndim != 3:
+            raise ValueError(f"{self.name}: the causal interaction is for unmasked self-attention over (rows, tokens, channels)")
+        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        match reference:
+            case Extract(entries):
+                # setdefault: gradient checkpointing runs a layer twice, and the first pass is the one that was read
+                entries.setdefault(self.name, (key, value))
+                out = attend(query, key, value, attn.heads)
+            case Cached(cache, owner):
+                if self.name not in cache.entries:
+                    raise ValueError(f"the reference has no keys for layer {self.name}: it comes from another network")
+                out = attend_with_reference(query, key, value, cache.entries[self.name], owner, attn.heads)
+            case Joint(num_groups, num_references, owner):
+                rows = num_groups * num_references
+                kv = tuple(x[:rows].reshape(num_groups, -1, x.shape[-1]) for x in (key, value))
+                out = torch.cat([
+                    attend(query[:rows], key[:rows], value[:rows], attn.heads),
+                    attend_with_reference(query[rows:], key[rows:], value[rows:], kv, owner, attn.heads),
+                ])  # fmt: skip
+        out = attn.to_out[1](attn.to_out[0](out))
+        if attn.residual_connection:
+            out = out + hidden_states
+        return out / attn.rescale_output_factor
+
+
+class ContextAttention(AttnProcessor2_0):
+    """Stock cross-attention; it names `reference` only because diffusers warns about every argument a processor lacks."""
+
+    def __call__(
+        self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
+        *, reference: Reference = None,
+    ) -> Tensor:  # fmt: skip
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """(Equation 1) Scaled dot-product attention; query (rows, N, channels), key and value (rows, M, channels) -> (rows, N, channels)."""
+    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
+
+
+def attend_with_reference(
+    query: Tensor, key: Tensor, value: Tensor, reference: tuple[Tensor, ...], owner: tuple[int, ...], num_heads: int
+) -> Tensor:
+    """(Equation 2) Targets see `[K_r ; K]`. Rows without a reference are split off: they neither read nor pay for it.
+
+    query, key, value: (rows, N, channels); reference: K_r, V_r (groups, N_r, channels); owner: the group of each row, or -1.
+    """
+    if len(owner) != len(query):
+        raise ValueError(f"{len(query)} target rows, but {len(owner)} owners")
+    readers = [row for row, group in enumerate(owner) if group >= 0]
+    if not readers:
+        return attend(query, key, value, num_heads)
+    if len(readers) < len(owner):
+        free = [row for row, group in enumerate(owner) if group < 0]
+        out = torch.empty_like(query)
+        out[free] = attend(query[free], key[free], value[free], num_heads)
+        read = tuple(owner[row] for row in readers)
+        out[readers] = attend_with_reference(query[readers], key[readers], value[readers], reference, read, num_heads)
+        return out
+    # One group for all rows is a view; other owners are gathered. The joined keys live for the moment of this layer only.
+    keys_r, values_r = (x.expand(len(owner), -1, -1) if len(x) == 1 else x[list(owner)] for x in reference)
+    return attend(query, torch.cat([keys_r, key], 1), torch.cat([values_r, value], 1), num_heads)

@@ -1,0 +1,1 @@
+"""The denoising networks that the method runs on."""

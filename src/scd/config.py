@@ -1,0 +1,120 @@
+"""Typed settings of a training run, and the presets. Plain values: a config is written into the run's folder and read back as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from scd.types import UserError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A denoising network made from nothing; ignored when training starts from saved weights."""
+
+    block_out_channels: tuple[int, ...] = (128, 160, 192)  # one level each; all of them with self-attention
+    layers_per_block: int = 1
+    head_channels: int = 32
+    latent_channels: int = 32
+    whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
+    pose_channels: tuple[int, ...] = (16, 24, 64, 128)
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring pixels of small drawn
+    # pictures agree, so the same noise hides less of them.
+    beta_start: float = 0.0025
+    beta_end: float = 0.0144
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a step sees: `groups` people, each with its references and `targets` pictures of the same clip."""
+
+    kind: Literal["world"] = "world"
+    size: int = 128  # pixels, both sides
+    groups: int = 4  # people in a step
+    targets: int = 5  # pictures of each; they share one extract pass
+    references: tuple[float, ...] = (0.6, 0.25, 0.15)  # chances of 1, 2, 3 references a person
+    workers: int = 1  # processes that render
+    augment: bool = True  # detector-like errors of the poses
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `scd train PRESET --lr 1e-4 ...` overrides any of it."""
+
+    name: str = "world-pictures"
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    init: str = "scratch"  # "scratch", "embedded", or a folder: where the weights come from
+    steps: int = 30_000  # optimizer steps
+    lr: float = 8e-4
+    betas: tuple[float, float] = (0.9, 0.95)  # AdamW
+    weight_decay: float = 0.01
+    warmup: int = 200  # steps of linear warm-up
+    cooldown: int = 0  # last steps, over which the rate falls linearly to zero
+    clip: float = 1.0  # gradient norm
+    accumulation: int = 1  # batches in an optimizer step
+    checkpointing: bool = False  # gradient checkpointing: less memory, a third more time
+    precision: Literal["no", "bf16", "fp16"] = "bf16"  # autocast; weights and optimizer stay float32
+    ema_decay: float = 0.9995
+    drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
+    noise_offset: float = 0.0
+    seed: int = 0
+    log_every: int = 20
+    sample_every: int = 500
+    save_every: int = 250
+    overfit: int = 0  # N > 0: only N people exist; the loss must fall to nearly nothing
+
+    @property
+    def targets_per_step(self) -> int:
+        return self.data.groups * self.data.targets * self.accumulation
+
+
+PRESETS: dict[str, TrainConfig] = {
+    # The embedded model; 15.5 M + 0.2 M parameters, about 30 targets a second on 2 cores with bf16 matrix units
+    "world-pictures": TrainConfig(),
+    # Every part of the above in seconds; for tests and for looking at a change
+    "world-tiny": TrainConfig(
+        name="world-tiny",
+        data=DataConfig(size=32, groups=2, targets=2, workers=0),
+        network=NetworkConfig(
+            block_out_channels=(32, 64), head_channels=16, latent_channels=8, pose_channels=(8, 8, 16, 16)
+        ),
+        steps=20, warmup=2, precision="no", log_every=1, sample_every=10, save_every=5,
+    ),
+}  # fmt: skip
+
+
+def to_json(config: Any) -> str:
+    return json.dumps(asdict(config), indent=2)
+
+
+def from_json(text: str, cls: type = TrainConfig) -> Any:
+    """The inverse of `to_json`. Raises UserError naming an unknown setting."""
+    return _build(cls, json.loads(text))
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    unknown = values.keys() - {f.name for f in fields(cls)}
+    if unknown:
+        raise UserError(f"unknown settings {', '.join(sorted(unknown))} for {cls.__name__}")
+    out = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = _build(hints[name], value)  # pyright: ignore[reportArgumentType]
+        out[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**out)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """A run folder's config.json. Raises UserError when it is missing or damaged."""
+    try:
+        return from_json(path.read_text())
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: no readable training config ({error})") from error
+
+
+__all__ = ["PRESETS", "DataConfig", "NetworkConfig", "TrainConfig", "from_json", "load_config", "replace", "to_json"]

@@ -1,0 +1,109 @@
+"""Where a pipeline comes from: the embedded model, a folder, a hub id, or nothing but a config."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from scd.codec import PatchCodec
+from scd.config import NetworkConfig, TrainConfig
+from scd.data.world import FIRST_TRAINING_SEED
+from scd.pipeline import SCDPipeline
+from scd.pose_encoder import PoseEncoder
+from scd.types import UserError
+
+NUM_CODEC_PICTURES = 600  # 154,000 patches at 128 px for 192 dimensions; more change the basis by nothing that one sees
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model, inside the package."""
+    return Path(str(files("scd") / "weights" / "embedded"))
+
+
+def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> SCDPipeline:
+    """The embedded model, or the one at `path_or_id`, on `device` (auto, cuda, mps, cpu) in `dtype` (auto, float32, ...).
+
+    auto: the first accelerator there is, in half precision on CUDA, float32 elsewhere. Raises UserError.
+    """
+    path = embedded_folder() if path_or_id is None else path_or_id
+    if path_or_id is None and not (embedded_folder() / "model_index.json").is_file():
+        raise UserError(f"{path}: the embedded model is missing from this installation; install the package again")
+    place = resolve_device(device)
+    return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto = cuda, else mps, else cpu. Raises UserError for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(n for n, ok in there.items() if ok))
+    if not there.get(name.split(":")[0], False):
+        raise UserError(f"--device {name}: not available here; there is {', '.join(n for n, ok in there.items() if ok)}")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """auto = float16 on CUDA, float32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def build(config: TrainConfig) -> SCDPipeline:
+    """A pipeline with random weights (seeded by the config) and a codec fitted on the world's training people."""
+    from scd import world
+
+    network = config.network
+    pictures = np.stack([
+        world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=config.data.size).image for i in range(NUM_CODEC_PICTURES)
+    ])  # fmt: skip
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    vae = PatchCodec.fit(pixels, network.latent_channels, whitening=network.whitening)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        unet = build_unet(network, config.data.size // 8)
+        pose_encoder = PoseEncoder(network.block_out_channels[0], network.pose_channels)
+    return SCDPipeline(
+        vae, unet, pose_encoder, build_scheduler(network),
+        default_size=config.data.size, default_guidance=1.5, world_version=world.VERSION,
+    )  # fmt: skip
+
+
+def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel:
+    """A small network of Stable Diffusion's shape, with self-attention at every level."""
+    levels = len(network.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=network.latent_channels,
+        out_channels=network.latent_channels,
+        block_out_channels=network.block_out_channels,
+        layers_per_block=network.layers_per_block,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        # diffusers' historic misnomer: this is the NUMBER of heads
+        attention_head_dim=tuple(c // network.head_channels for c in network.block_out_channels),
+        cross_attention_dim=network.block_out_channels[0],
+        use_linear_projection=True,
+    )
+
+
+def build_scheduler(network: NetworkConfig) -> DDIMScheduler:
+    """Zero-terminal SNR with trailing spacing (Lin et al. 2023), as one bundle: what is trained is what is sampled."""
+    return DDIMScheduler(
+        beta_start=network.beta_start, beta_end=network.beta_end, beta_schedule="scaled_linear",
+        prediction_type=network.prediction_type, rescale_betas_zero_snr=True, timestep_spacing="trailing",
+        clip_sample=False, set_alpha_to_one=True, steps_offset=0,
+    )  # fmt: skip
+
+
+def world_version_of(folder: Path) -> int | None:
+    """What a saved model says it learnt from, without loading it."""
+    try:
+        return json.loads((folder / "model_index.json").read_text()).get("world_version")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,129 @@
+"""A reference is a value: read once, kept, saved, moved, shared, and added to others (METHOD 7)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from scd.attention import KVCache
+from scd.types import UserError
+
+FORMAT = "scd-reference-1"
+
+# The parts of a stamp, and what a user reads when one differs
+STAMP_PARTS = {
+    "format": "another version of this software",
+    "config": "another network configuration",
+    "weights": "other network weights",
+    "adapters": "other LoRA adapters or scales",
+    "pose_encoder": "another pose encoder",
+    "reference_timestep": "another reference timestep",
+    "dtype": "another precision",
+}
+
+
+class StaleReference(ValueError):
+    """A reference was extracted by another network than the one that would read it."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the network keeps of one or several reference pictures."""
+
+    cache: KVCache  # K_r, V_r per self-attention layer, (groups, N_r, channels)
+    context: Tensor  # (groups, n, D) context tokens of the same pictures, zeros without an image encoder
+    stamp: Mapping[str, str]  # which network extracted it
+
+    def __add__(self, other: Reference) -> Reference:
+        """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in order, not averaged."""
+        check_stamp(other.stamp, self.stamp)
+        return Reference(self.cache + other.cache, torch.cat([self.context, other.context], 1), self.stamp)
+
+    @staticmethod
+    def stack(references: Sequence[Reference]) -> Reference:
+        """N references for N pictures, one each. Raises ValueError when their sizes or numbers of pictures differ."""
+        for reference in references[1:]:
+            check_stamp(reference.stamp, references[0].stamp)
+        context = torch.cat([r.context for r in references])
+        return Reference(KVCache.stack([r.cache for r in references]), context, references[0].stamp)
+
+    def to(self, *args, **kwargs) -> Reference:
+        """As `Tensor.to`. A change of dtype is the network's affair as well: encode again after `pipe.to(dtype)`."""
+        return Reference(self.cache.to(*args, **kwargs), self.context.to(*args, **kwargs), self.stamp)
+
+    @property
+    def num_groups(self) -> int:
+        return self.context.shape[0]
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, written whole (temporary name, then rename)."""
+        path = Path(path)
+        tensors = {"context": self.context}
+        for name, (key, value) in self.cache.entries.items():
+            tensors[f"{name}|key"], tensors[f"{name}|value"] = key, value
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"stamp": json.dumps(dict(self.stamp))})
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"{path}: cannot write the reference ({error.strerror or error})") from error
+
+    @staticmethod
+    def load(path: str | Path) -> Reference:
+        """The inverse of `save`, on the CPU. Raises UserError for a file that is missing, damaged or something else."""
+        try:
+            with safe_open(path, "pt") as file:
+                stamp = json.loads((file.metadata() or {})["stamp"])
+                # clone: files are mapped at odd addresses, where kernels differ in the last bit
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            context = tensors.pop("context")
+            names = dict.fromkeys(name.rsplit("|", 1)[0] for name in tensors)
+            entries = {name: (tensors[f"{name}|key"], tensors[f"{name}|value"]) for name in names}
+        except Exception as error:
+            raise UserError(f"{path}: no readable reference file ({error}); make one with encode_reference(...).save(path)") from error
+        return Reference(KVCache(entries), context, stamp)
+
+
+def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
+    """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep, precision, format."""
+    adapters = {}
+    for module in unet.modules():
+        for adapter in getattr(module, "active_adapters", None) or []:
+            if isinstance(scale := getattr(module, "scaling", None), dict) and adapter in scale:
+                adapters[adapter] = scale[adapter]
+    config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
+    return {
+        "format": FORMAT,
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
+        "weights": hash_weights(unet),
+        "adapters": json.dumps(adapters, sort_keys=True),
+        "pose_encoder": hash_weights(pose_encoder),
+        "reference_timestep": str(reference_timestep),
+        "dtype": str(next(unet.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Sixteen hex digits over all names and bytes; 0.1 s for the embedded model, some seconds for Stable Diffusion 1.5."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_stamp(stamp: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise StaleReference that says what changed since the reference was extracted."""
+    changed = [text for part, text in STAMP_PARTS.items() if stamp.get(part) != expected.get(part)]
+    if changed:
+        raise StaleReference(f"this reference was extracted with {', '.join(changed)}: call encode_reference again")

@@ -1,0 +1,228 @@
+"""Training: `data -> Batch -> latents -> noise -> joint pass -> loss` (METHOD 4), resumable by running the same command again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from scd import checkpoint, process
+from scd.backbones.unet import joint
+from scd.config import TrainConfig, load_config, to_json
+from scd.data.collate import collate
+from scd.data.world import FIRST_TRAINING_SEED, WorldPictures
+from scd.pipeline import SCDPipeline
+from scd.types import Batch, UserError
+
+
+class Trainee(nn.Module):
+    """What learns, behind the one `forward` that accelerate wraps: the denoising network and the pose encoder."""
+
+    def __init__(self, pipe: SCDPipeline):
+        super().__init__()
+        self.unet, self.pose_encoder = pipe.unet, pipe.pose_encoder
+        self.reference_timestep = pipe.config.reference_timestep
+
+    def forward(self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner) -> Tensor:
+        drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
+        rows = references.shape[0] * references.shape[1]
+        features = self.pose_encoder(drawings).split([rows, len(z_t)])
+        return joint(self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner)
+
+
+def step_loss(trainee: nn.Module, pipe: SCDPipeline, batch: Batch, generator: torch.Generator, config: TrainConfig) -> Tensor:
+    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the generator."""
+    device = pipe.device
+    groups, num_targets = batch.targets.shape[:2]
+    references = pipe.encode_pictures(_unit(batch.references.flatten(0, 1), device)).unflatten(0, (groups, -1))
+    z_0 = pipe.encode_pictures(_unit(batch.targets.flatten(0, 1), device), generator=generator)
+    num = len(z_0)
+
+    # One timestep per target, one from each of `num` equal parts of the schedule: the loss of a step varies less
+    parts = (torch.randperm(num, generator=generator) + torch.rand(num, generator=generator)) / num
+    timesteps = (parts * pipe.scheduler.config.num_train_timesteps).long().to(device)
+    eps = torch.randn(z_0.shape, generator=generator).to(device)
+    if config.noise_offset:
+        eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
+    alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
+    z_t = process.noise(z_0, eps, alpha, sigma)
+
+    dropped = (torch.rand(num, generator=generator) < config.drop_reference).tolist()
+    owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped)]
+    context = pipe.training_context(batch.references, owner)
+    prediction = trainee(
+        references, z_t, timesteps, _drawing(batch.reference_drawings, device), _drawing(batch.target_drawings, device).flatten(0, 1),
+        context, owner,
+    )  # fmt: skip
+    return process.loss(prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler))
+
+
+def _unit(pictures: Tensor, device) -> Tensor:
+    return pictures.to(device).float() / 127.5 - 1
+
+
+def _drawing(drawings: Tensor, device) -> Tensor:
+    return drawings.to(device).float() / 255
+
+
+class _From:
+    """A sampler that starts in the middle: the indices of a run from `start` on, each used once."""
+
+    def __init__(self, start: int, stop: int):
+        self.range = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.range)
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant, linear cool-down to zero over the last `cooldown` steps."""
+    factor = min(1.0, (step + 1) / max(config.warmup, 1))
+    if config.cooldown:
+        factor = min(factor, (config.steps - step) / config.cooldown)
+    return config.lr * factor
+
+
+def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> SCDPipeline:
+    """Train `pipe` in place in the run folder: config.json, log.jsonl, tensorboard/, samples/, checkpoint-*/ and model/ (the averaged
+    weights in diffusers layout). A folder with checkpoints continues from the newest. Returns the pipeline with averaged weights.
+
+    Raises UserError when the folder holds a run with other settings, or a loss is not a number.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    _claim(run, config)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulation,
+        log_with="tensorboard" if _has_tensorboard() else None,
+        project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+        cpu=pipe.device.type == "cpu",
+    )
+    pipe.to(accelerator.device)
+    trainee = Trainee(pipe).train()
+    pipe.vae.requires_grad_(False)
+    if config.checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    # fused: one kernel a tensor; the plain loop costs a tenth of a step here
+    optimizer = torch.optim.AdamW(
+        trainee.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    ema = EMAModel(trainee.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+    saved = checkpoint.checkpoints(run)
+    step, seen = 0, 0.0
+    if saved:
+        meta = checkpoint.load_checkpoint(saved[-1], trainee, optimizer, ema.shadow_params)
+        step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
+    batches = config.steps * config.accumulation
+    dataset = WorldPictures(
+        batches * config.data.groups, config.data.size, config.data.targets, config.data.references, config.data.groups,
+        first_seed=FIRST_TRAINING_SEED * (1 + config.seed), repeat=config.overfit or None, augment=config.data.augment,
+    )  # fmt: skip
+    loader = DataLoader(
+        dataset, batch_size=config.data.groups, collate_fn=collate, num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]
+        sampler=_From(step * config.accumulation * config.data.groups, len(dataset)),  # pyright: ignore[reportArgumentType]
+        prefetch_factor=4 if config.data.workers else None,
+    )  # fmt: skip
+    wrapped, optimizer = accelerator.prepare(trainee, optimizer)
+    accelerator.init_trackers("tensorboard")
+
+    def save() -> None:
+        meta = {"seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step}
+        checkpoint.save_checkpoint(run, step, trainee, _plain(optimizer), ema.shadow_params, meta)
+
+    began, since, losses = time.monotonic(), (time.monotonic(), step), []
+    iterator = iter(loader)
+    while step < config.steps:
+        total = 0.0
+        for part in range(config.accumulation):
+            generator = torch.Generator().manual_seed(_mix(config.seed, step, part))
+            with accelerator.accumulate(wrapped), accelerator.autocast():
+                value = step_loss(wrapped, pipe, next(iterator), generator, config)
+                accelerator.backward(value)
+                total += value.item() / config.accumulation
+        if not math.isfinite(total):
+            raise UserError(f"{run}: the loss of step {step} is not a number; the last checkpoint is whole: lower --lr and run again")
+        if accelerator.sync_gradients:
+            accelerator.clip_grad_norm_(trainee.parameters(), config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.step(trainee.parameters())
+        step += 1
+        losses.append(total)
+        if progress is not None:
+            progress(step, total)
+        if step % config.log_every == 0 or step == config.steps:
+            now = time.monotonic()
+            row = {
+                "step": step, "targets": step * config.targets_per_step, "loss": float(np.mean(losses)),
+                "lr": learning_rate(config, step - 1), "seconds": seen + now - began,
+                "targets_per_second": (step - since[1]) * config.targets_per_step / (now - since[0]),
+            }  # fmt: skip
+            losses, since = [], (now, step)
+            _log(run, row)
+            accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
+        if step % config.save_every == 0 or step == config.steps:
+            save()
+        if step % config.sample_every == 0 or step == config.steps:
+            from scd.evaluate import sample_grid  # a verb beside this one
+
+            ema.store(trainee.parameters())
+            ema.copy_to(trainee.parameters())
+            trainee.eval()
+            row = {"step": step, **sample_grid(pipe, run / "samples" / f"step-{step:08d}.png", size=config.data.size)}
+            checkpoint.export(pipe, run / "model")
+            trainee.train()
+            ema.restore(trainee.parameters())
+            _log(run, row)
+            accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
+    accelerator.end_training()
+    ema.copy_to(trainee.parameters())
+    trainee.eval()
+    checkpoint.export(pipe, run / "model")
+    return pipe
+
+
+def _claim(run: Path, config: TrainConfig) -> None:
+    """A run folder belongs to one config; only how long it goes on and what is written may change."""
+    path = run / "config.json"
+    free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
+    if path.exists():
+        there = load_config(path)
+        if replace(there, **free) != replace(config, **free) and checkpoint.checkpoints(run):
+            raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
+    path.write_text(to_json(config))
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _log(run: Path, row: dict) -> None:
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _has_tensorboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tensorboard") is not None
+
+
+def _plain(optimizer) -> torch.optim.Optimizer:
+    return getattr(optimizer, "optimizer", optimizer)

@@ -1,0 +1,75 @@
+"""The values that travel between the parts: frozen, with their shapes on the fields. NumPy only, so that importing them is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Joint order (DWPose): 18 body joints in OpenPose order (neck = middle of the shoulders), 68 face, 21 left hand, 21 right hand.
+NUM_BODY, NUM_FACE, NUM_HAND = 18, 68, 21
+NUM_JOINTS = NUM_BODY + NUM_FACE + 2 * NUM_HAND  # 128
+BODY = slice(0, 18)
+FACE = slice(18, 86)
+LEFT_HAND = slice(86, 107)
+RIGHT_HAND = slice(107, 128)
+
+BODY_NAMES = (
+    "nose", "neck",
+    "right_shoulder", "right_elbow", "right_wrist",
+    "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle",
+    "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+)  # fmt: skip
+
+
+class UserError(Exception):
+    """An error that the user can mend: the command line prints its one line and exits with code 2, without a traceback.
+
+    The message names the file (or the option) and says what to do.
+    """
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One person in one picture.
+
+    `right` and `left` are the person's own. An absent joint has score 0 and coordinates 0.
+    """
+
+    joints: NDArray[np.float32]  # (128, 2) x, y as fractions of the picture's width and height; the top left corner is (0, 0)
+    scores: NDArray[np.float32]  # (128,) confidence in [0, 1]; 0 = absent; the world gives 1 = seen, 0.5 = in the picture but hidden
+    size: tuple[int, int]  # (height, width) of that picture in pixels
+
+    def __post_init__(self) -> None:
+        if self.joints.shape != (NUM_JOINTS, 2) or self.scores.shape != (NUM_JOINTS,):
+            raise ValueError(
+                f"a Pose holds joints ({NUM_JOINTS}, 2) and scores ({NUM_JOINTS},), "
+                f"not {self.joints.shape} and {self.scores.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One person as training sees them: R reference pictures and K targets of one clip, each with the drawing of its pose."""
+
+    references: NDArray[np.uint8]  # (R, H, W, 3) RGB
+    reference_drawings: NDArray[np.uint8]  # (R, H, W, 3)
+    targets: NDArray[np.uint8]  # (K, H, W, 3)
+    target_drawings: NDArray[np.uint8]  # (K, H, W, 3)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """G samples with the same R and K, as uint8 tensors with channels first."""
+
+    references: Tensor  # (G, R, 3, H, W)
+    reference_drawings: Tensor  # (G, R, 3, H, W)
+    targets: Tensor  # (G, K, 3, H, W)
+    target_drawings: Tensor  # (G, K, 3, H, W)
