@@ -1,4 +1,4 @@
-"""Pictures in and out: whatever people have becomes uint8 RGB (H, W, 3); nothing half-written is left behind."""
+"""Pictures in and out: whatever people have becomes uint8 RGB (H, W, 3); no half-written file stays behind."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ _pixel_limit = threading.Lock()
 
 
 def _open(data: bytes) -> Image.Image:
-    """Open without Pillow's own limit (an exception above 179 million pixels), a module variable; ours is larger."""
+    """Open without Pillow's limit (an exception above 179 million pixels), a module variable; ours is larger."""
     with _pixel_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -151,7 +151,7 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Phones save Display P3 and print shops CMYK profiles: without this their colours are pale or glaring."""
+    """Phones save Display P3, print shops CMYK: read without their profile, the colours are pale or glaring."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
@@ -176,7 +176,7 @@ _WRITE_ERRORS = {
 
 @contextmanager
 def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` when the block ends well, and vanishes when it does not.
+    """A temporary name to write to: it becomes `path` when the block ends well, and vanishes when it does not.
 
     The missing folders above are made. UserError, in one line, when `path` exists and `force` is not given,
     when it is a folder, and when the disk is full or may not be written to.
@@ -269,7 +269,7 @@ class Placement:
 
     @property
     def box(self) -> Box:
-        """The frame in fractions of the picture, as `to_crop` takes it: beyond 0..1 where there is padding."""
+        """The frame in fractions of the picture, for `to_crop`: beyond 0..1 where there is padding."""
         (height, width), (frame_height, frame_width) = self.source_size, self.size
         scale_x = (self.source[2] - self.source[0]) / (
             self.target[2] - self.target[0]
@@ -292,7 +292,7 @@ class Placement:
         return frame
 
     def undo(self, image: NDArray[np.uint8], onto: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The frame as a picture of `source_size`; what the frame does not show comes from `onto`, else is black."""
+        """The frame as a picture of `source_size`; what it does not show comes from `onto`, else is black."""
         _require_size(image, self.size)
         result = np.zeros((*self.source_size, *image.shape[2:]), np.uint8) if onto is None else onto.copy()
         _require_size(result, self.source_size)
@@ -311,7 +311,7 @@ class Placement:
 def place(
     source_size: tuple[int, int], size: tuple[int, int], mode: Literal["pad", "crop"] = "pad"
 ) -> Placement:
-    """How a picture of `source_size` (height, width) comes into a frame of `size`, stretched by rounding only.
+    """How a picture of `source_size` (height, width) lies in a frame of `size`, stretched by rounding only.
 
     "pad" shows the whole picture in the middle of the frame; "crop" fills the frame with the picture's
     middle.
@@ -369,7 +369,7 @@ def contact_sheet(
     row_labels: Sequence[str] = (),
     gap: int = 4,
 ) -> NDArray[np.uint8]:
-    """Pictures side by side on white, (H, W, 3) uint8, with `labels` over the columns and `row_labels` over rows.
+    """Pictures side by side on white, (H, W, 3) uint8: `labels` above the columns, `row_labels` above rows.
 
     Every cell is as large as the first picture; others are fitted into it, None stays empty.
     """

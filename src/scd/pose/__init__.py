@@ -1,1 +1,1 @@
-"""Poses: the skeleton, its drawing, its files and the detectors; nothing is imported before it is asked for."""
+"""Poses: skeleton, drawing, files, detectors; nothing is imported before it is asked for."""

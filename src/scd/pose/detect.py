@@ -1,4 +1,4 @@
-"""Finding people: one small interface, `detect(image) -> poses from left to right`, and the networks behind it."""
+"""Finding people: one interface, `detect(image) -> poses from left to right`, and the networks behind it."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Detector(Protocol):
     """What the rest of SCD asks of a pose network."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
-        """The people in a picture (H, W, 3), uint8 RGB, from left to right; an empty list when nobody is there."""
+        """The people in a picture (H, W, 3), uint8 RGB, from left to right; [] when nobody is there."""
         ...
 
 
 class MediaPipeDetector:
-    """MediaPipe's holistic network: bodies, faces and hands, offline, about 0.05 s per person on one CPU core.
+    """MediaPipe's holistic network: bodies, faces, hands; offline; 0.05 s per person on one CPU core.
 
     The network finds one person, of its own choice: each one found is painted grey and it is asked again. Its
     face and hand points come without scores: they get 1. Joints that it guesses outside the picture are
@@ -84,7 +84,8 @@ class MediaPipeDetector:
                 ) from None
             # Model 1 is the only one inside the wheel; the others would be downloaded.
             self._network: Any = Holistic(static_image_mode=True, model_complexity=1)
-            # The network's threads start, and print, after the constructor returns; the first answer waits for them.
+            # The network's threads start, and print, after the constructor returns; the first answer waits
+            # for them.
             self._network.process(np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), np.uint8))
 
     def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
@@ -152,7 +153,7 @@ def detect_one(
     people = (detector or get_detector()).detect(image)
     if not people:
         raise UserError(
-            f"no person found in {name_for_errors}: use a picture that shows one person from head to hips or more, "
+            f"no person found in {name_for_errors}: use a picture that shows one from head to hips or more, "
             "or give a pose file"
         )
     if person == "largest":
@@ -218,7 +219,7 @@ def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _from_holistic(result: Any, size: tuple[int, int]) -> Pose | None:
-    """MediaPipe's answer as a Pose: landmarks are fractions of the picture already, visibility is the score."""
+    """MediaPipe's answer as a Pose: landmarks are fractions of the picture, visibility is the score."""
     if result.pose_landmarks is None:
         return None
     joints, scores = np.zeros((NUM_JOINTS, 2), np.float32), np.zeros(NUM_JOINTS, np.float32)

@@ -34,8 +34,10 @@ HAND_BONES = tuple(
 
 def _hue(fraction: float) -> tuple[int, int, int]:
     """The fully saturated colour at `fraction` of the colour circle, as RGB bytes."""
-    red, green, blue = (abs((6 * fraction + shift) % 6 - 3) - 1 for shift in (0, 4, 2))
-    return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in (red, green, blue))  # type: ignore[return-value]
+    red, green, blue = (
+        round(255 * min(max(abs((6 * fraction + shift) % 6 - 3) - 1, 0.0), 1.0)) for shift in (0, 4, 2)
+    )
+    return red, green, blue
 
 
 HAND_COLOURS = tuple(_hue(bone / len(HAND_BONES)) for bone in range(len(HAND_BONES)))
@@ -121,7 +123,9 @@ def to_crop(pose: Pose, box: Box, size: tuple[int, int]) -> Pose:
     left, top, right, bottom = box
     if not (right > left and bottom > top):
         raise ValueError(f"an empty box: left {left}, top {top}, right {right}, bottom {bottom}")
-    joints = (pose.joints - np.array([left, top], np.float32)) / np.array([right - left, bottom - top], np.float32)
+    joints = (pose.joints - np.array([left, top], np.float32)) / np.array(
+        [right - left, bottom - top], np.float32
+    )
     return replace(pose, joints=np.where(pose.scores[:, None] > 0, joints, np.float32(0)), size=size)
 
 
