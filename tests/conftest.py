@@ -1,0 +1,90 @@
+"""Small networks of the true shape, with random weights; every test makes its own values from a seed."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a hub must fail, not wait
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from scd.pipeline import SCDPipeline
+from scd.pose_encoder import PoseEncoder
+from scd.types import NUM_JOINTS, Pose
+
+
+def make_unet(channels=(32, 64), layers=1, context=16, **kwargs) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    num = len(channels)
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=channels, layers_per_block=layers,
+        down_block_types=("CrossAttnDownBlock2D",) * num, up_block_types=("CrossAttnUpBlock2D",) * num,
+        cross_attention_dim=context, attention_head_dim=tuple(c // 16 for c in channels), norm_num_groups=8, **kwargs,
+    ).eval()  # fmt: skip
+
+
+def make_pose_encoder(out_channels=32, zero=False) -> PoseEncoder:
+    torch.manual_seed(1)
+    encoder = PoseEncoder(out_channels, (4, 8, 8, 16)).eval()
+    if not zero:
+        torch.nn.init.normal_(encoder.conv_out.weight, std=0.5)
+    return encoder
+
+
+def make_scheduler(**kwargs) -> DDIMScheduler:
+    defaults = dict(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
+    )  # fmt: skip
+    return DDIMScheduler(**{**defaults, **kwargs})
+
+
+def make_vae() -> AutoencoderKL:
+    torch.manual_seed(2)
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, sample_size=64,
+    ).eval()  # fmt: skip
+
+
+def make_pipeline(image_encoder=None, **kwargs) -> SCDPipeline:
+    pipe = SCDPipeline(
+        make_vae(), make_unet(), make_pose_encoder(), make_scheduler(), image_encoder,
+        default_size=64, default_steps=3, default_guidance=2.0, **kwargs,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def make_clip():
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(3)
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16,
+        projection_dim=16,
+    )).eval()  # fmt: skip
+
+
+def make_pose(seed: int, size=(64, 64)) -> Pose:
+    rng = np.random.default_rng(seed)
+    return Pose(rng.uniform(0.1, 0.9, (NUM_JOINTS, 2)).astype(np.float32), np.ones(NUM_JOINTS, np.float32), size)
+
+
+def make_picture(seed: int, size=(64, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def unet():
+    from scd.backbones.unet import adapt
+
+    return adapt(make_unet())
+
+
+@pytest.fixture
+def pipe():
+    return make_pipeline()
