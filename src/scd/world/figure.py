@@ -6,7 +6,7 @@ the person's own left is at +x. Pairs of limbs are stored (right, left).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def sample_body(rng: np.random.Generator) -> Body:
         waist=1.04 - 0.13 * curvy + rng.uniform(-0.04, 0.06),
         bust=0.98 + 0.14 * curvy,
         legs=rng.uniform(0.96, 1.05),
-        head=rng.uniform(1.0, 1.10),
+        head=rng.uniform(1.05, 1.17),
     )
 
 
@@ -80,6 +80,10 @@ class Figure:
     r_thighs: np.ndarray
     r_shins: np.ndarray
     r_feet: np.ndarray
+
+    def moved(self, step: np.ndarray) -> Figure:
+        """The same figure shifted by `step` (3,) metres."""
+        return replace(self, **{name: getattr(self, name) + step for name in ("joints", "pelvis", "waist", "neck", "head", "arms", "hands", "legs")})
 
 
 def turn_x(degrees: float) -> np.ndarray:
@@ -123,7 +127,7 @@ def _face_points() -> np.ndarray:
     """The 68 iBUG points on the front of the skull, (68, 3). Point 0 is at the person's right ear (-x), the picture's left."""
     sweep = np.radians(np.linspace(-80, 80, 17))
     jaw = np.stack([0.070 * np.sin(sweep), -0.012 - 0.098 * np.cos(sweep) ** 0.9], 1)
-    brow = np.array([[0.054, 0.040], [0.045, 0.050], [0.034, 0.053], [0.023, 0.051], [0.013, 0.046]])
+    brow = np.array([[0.055, 0.042], [0.046, 0.053], [0.034, 0.057], [0.023, 0.056], [0.013, 0.052]])
     nose = np.array([[0, 0.024], [0, 0.010], [0, -0.004], [0, -0.017],
                      [-0.014, -0.029], [-0.007, -0.031], [0, -0.033], [0.007, -0.031], [0.014, -0.029]])  # fmt: skip
     eye = np.array([[0.046, 0.023], [0.037, 0.030], [0.027, 0.030], [0.018, 0.022], [0.027, 0.016], [0.037, 0.016]])
@@ -178,7 +182,7 @@ def stand(body: Body, posture: np.ndarray) -> Figure:
     r_chest = r_pelvis @ turn_y(p["spin"]) @ turn_z(p["side"]) @ turn_x(p["bend"])
     neck = waist + r_chest @ (0, 0.405 * k, -0.005 * k)
     r_head = r_chest @ turn_y(p["look"]) @ turn_z(p["cock"]) @ turn_x(p["nod"])
-    head = neck + (0.4 * r_chest + 0.6 * r_head) @ (0, 0.068 * k + 0.117 * k * body.head, 0.012 * k)
+    head = neck + (0.4 * r_chest + 0.6 * r_head) @ (0, 0.054 * k + 0.117 * k * body.head, 0.012 * k)
 
     arms, legs = np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
     hands = np.zeros((2, 21, 3))

@@ -48,7 +48,7 @@ def sample_face(rng: np.random.Generator, hair: Colour) -> Face:
     iris = ((70, 45, 30), (60, 110, 160), (70, 120, 70), (40, 30, 28))[int(rng.integers(4))]
     brow = tuple(np.minimum(np.array(hair) * 0.75, np.array(skin) * 0.55))
     beard = tuple(np.array(hair) * 0.9) if rng.uniform() < 0.13 else None
-    return Face(skin, lips, iris, brow, float(rng.uniform(-0.2, 1)), bool(rng.uniform() < 0.15), beard, float(rng.uniform(0, 0.35)))  # type: ignore[arg-type]
+    return Face(skin, lips, iris, brow, float(rng.uniform(0.1, 1.3)), bool(rng.uniform() < 0.15), beard, float(rng.uniform(0, 0.35)))  # type: ignore[arg-type]
 
 
 def _between(table: np.ndarray, place: float) -> Colour:
@@ -84,8 +84,8 @@ def sample_hair(rng: np.random.Generator) -> Hair:
     rows[:, 1] += thick
     rows[:, 2] += 0.8 * thick
     rows[:, 3] -= 0.35 * thick
+    rows[0] += (0.35 * thick, -thick, -0.8 * thick, 0)  # a round crown
     if style == "afro":
-        rows[0, 1:3] = 0.004
         rows[-2:, 1:3] *= (0.86, 0.86)
     ends = {"bob": -0.128, "long": -0.31, "short": -0.09, "afro": -0.11}.get(style)
     if style in ("bob", "long"):
@@ -159,13 +159,13 @@ def paint_face(face: Face, density: float) -> np.ndarray:
         oval(side * 0.046, -0.028, 0.018, 0.014, skin * (1 - 0.5 * face.blush * np.array([0, 0.45, 0.40])))
     if face.beard is not None:
         fill(np.concatenate([points[2:15] * (1.1, 1.05), [(0.045, -0.035), (0.02, -0.042), (-0.02, -0.042), (-0.045, -0.035)]]), face.beard)
-    # Eyes 1.3 times the natural height: at 128 px an eye is two pixels wide, and it should read as an eye.
+    # Eyes larger than life: at 128 px an eye is two pixels wide, and it should read as an eye.
     for ring in (points[36:42], points[42:48]):
         middle = ring.mean(0)
-        eye = middle + (ring - middle) * (1.10, 1.5)
+        eye = middle + (ring - middle) * (1.22, 1.75)
         fill(eye, (250, 250, 248))
-        oval(middle[0], middle[1], 0.0074, 0.0086, face.iris)
-        oval(middle[0], middle[1], 0.0036, 0.0042, (12, 10, 10))
+        oval(middle[0], middle[1], 0.0086, 0.0100, face.iris)
+        oval(middle[0], middle[1], 0.0044, 0.0050, (12, 10, 10))
         oval(middle[0] - 0.0025, middle[1] + 0.003, 0.0016, 0.0016, (255, 255, 255))
         line(eye[:4], np.minimum(skin * 0.25, 60), 0.0035)
     for brow in (points[17:22], points[22:27]):

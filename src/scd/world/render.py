@@ -24,7 +24,7 @@ LABELS = (
     "right_shoe", "left_shoe", "upper", "lower", "dress", "hat",
 )  # fmt: skip
 LABEL = {name: i for i, name in enumerate(LABELS)}
-SPACING = 0.66  # fine pixels between samples at the person's distance; up to 0.7 leaves no holes on a turned grid (diagonal < 1)
+SPACING = 0.68  # fine pixels between samples at the person's distance; up to 0.7 leaves no holes on a turned grid (diagonal < 1)
 DISTANCE = 5.5  # metres from the camera to the person: mild perspective
 
 
@@ -94,7 +94,7 @@ def tailor(body: Body, face: Face, hair: Hair, outfit: Outfit, scale: float) -> 
         step = np.sqrt(((grid[:, 1:] - grid[:, :-1]) ** 2).sum(-1)).max((0, 2))
         length = np.concatenate([[0], np.cumsum(step)])
         ring = np.sqrt(((np.roll(grid, -1, 2) - grid) ** 2).sum(-1)).sum(2).max(0)
-        slack = 1.35 if name == "skirt" else 1.12  # skirts open when the legs do; limbs come nearer to the camera
+        slack = 1.35 if name == "skirt" else 1.06  # skirts open when the legs do; limbs come nearer to the camera
         num_rows = max(4, int(np.ceil(length[-1] * density * slack)))
         num_columns = max(6, int(np.ceil(ring.max() * density * slack)))
         along = (np.arange(num_rows) + 0.5) / num_rows * length[-1]
@@ -116,8 +116,8 @@ def _paint(
     """Colours (copies or 1, M, N, 3) and labels of one part's dense samples."""
     rows = len(place)
     turn = (np.arange(columns) / columns * 360 - 90 + 180) % 360 - 180  # degrees from the front, positive to the person's right
-    across = np.broadcast_to(-turn / 360 * around, (rows, columns))
-    down = np.broadcast_to(along[:, None], (rows, columns))
+    across = (-turn / 360 * around).astype(np.float32)[None]
+    down = along.astype(np.float32)[:, None]
     skin = np.broadcast_to(np.array(face.skin, np.float32), (1, rows, columns, 3))
     pair = np.arange(2)[:, None, None]
     top, lower = outfit.top, outfit.lower
@@ -176,7 +176,7 @@ def _paint(
         map_y = np.broadcast_to((FACE_BOX[1] - height)[:, None] * per_metre - 0.5, map_x.shape).astype(np.float32)
         colour = cv2.remap(flat, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.where((z > 0.05)[..., None], colour, skin[0])[None], np.full((1, rows, columns), LABEL["face"])
-    if name == "bumps":
+    if name in ("nose", "ears"):
         return skin * 0.97, np.full((1, rows, columns), LABEL["face"])
     label = LABEL["hat"] if hair.hat is not None else LABEL["hair"]
     colour = strands(hair, rows, columns)
@@ -218,11 +218,12 @@ def scatter(figure: Figure, body: Body, hair: Hair, outfit: Outfit, look: Look, 
     layers = [_dense(part, grids[part.name], camera, light) for part in look.parts]
     x, y, depth, facing, shade = np.concatenate(layers, 1)
     height, width = camera.size
-    keep = (facing > 0) | look.both
-    keep &= look.drawn
-    keep &= (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = np.flatnonzero(keep).astype(np.int32)
-    pixel = y[index].astype(np.int32) * width + x[index].astype(np.int32)
+    index = np.flatnonzero(((facing > 0) | look.both) & look.drawn)
+    x, y = x[index], y[index]
+    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
+        inside = np.flatnonzero((x >= 0) & (x < width) & (y >= 0) & (y < height))
+        index, x, y = index[inside], x[inside], y[inside]
+    pixel = y.astype(np.int32) * width + x.astype(np.int32)
     # Nearest last: a stable sort of 16-bit integers is a radix sort; 65536 steps over 3.2 m are 0.05 mm each.
     near = ((depth[index] + 1.6) * (65535 / 3.2)).clip(0, 65535).astype(np.uint16)
     order = np.argsort(near, kind="stable")
@@ -243,10 +244,10 @@ def _dense(part: Part, grid: np.ndarray, camera: Camera, light: np.ndarray) -> n
     along = np.empty_like(grid)
     along[:, 1:-1] = grid[:, 2:] - grid[:, :-2]
     along[:, 0], along[:, -1] = grid[:, 1] - grid[:, 0], grid[:, -1] - grid[:, -2]
-    (ax, ay, az), (bx, by, bz) = np.moveaxis(around, -1, 0), np.moveaxis(along, -1, 0)
+    (ax, ay, az), (bx, by, bz) = around.transpose(3, 0, 1, 2), along.transpose(3, 0, 1, 2)
     nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
     size = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-16)
-    gx, gy, gz = np.moveaxis(grid, -1, 0)
+    gx, gy, gz = grid.transpose(3, 0, 1, 2)
     near = DISTANCE / (DISTANCE - gz)
     layers = np.empty((5, *gx.shape), np.float32)
     layers[0] = camera.left + camera.scale * gx * near

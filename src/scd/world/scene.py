@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..types import BODY, Pose
@@ -17,7 +16,7 @@ from . import motion
 from .background import paint_background
 from .figure import Body, Figure
 from .head import Face, Hair, sample_face, sample_hair
-from .render import DISTANCE, LABEL, Camera, Canvas, Look, compose, scatter, tailor
+from .render import LABEL, Camera, Canvas, Look, compose, scatter, tailor
 from .wardrobe import Garment, Outfit, sample_outfit
 
 VERSION = 1  # raised with every change of pictures
@@ -52,7 +51,7 @@ class Scene:
         hair = sample_hair(rng)
         person = Person(body, sample_face(rng, hair.colour), hair, sample_outfit(rng))
         # Nine of ten stand in the picture from head to foot; the tenth is cut at the thigh or the knee.
-        fill, floor = rng.uniform(0.74, 0.84), rng.uniform(0.93, 0.965)
+        fill, floor = rng.uniform(0.74, 0.82), rng.uniform(0.93, 0.965)
         if rng.uniform() < 0.10:
             fill = rng.uniform(1.15, 1.5)
             floor = 0.10 + fill
@@ -132,14 +131,14 @@ class View:
         height, width = camera.size
         low, high = points.min(0), points.max(0)
         margin = 0.02 * min(height, width)
-        posture = self.posture.copy()
+        step = np.zeros(3)
         if self.scene.fill < 1:  # whole figures are pushed into the picture; cut ones only sideways
-            up = max(0.0, high[1] + margin + 0.03 * self.scene.camera(self.size).scale - height)
-            down = max(0.0, margin - low[1])
-            posture[figures.INDEX["shift_y"]] += (up - down) / camera.scale
+            below = height - high[1] - margin - 0.03 * camera.scale  # room under the feet; they matter more than a raised hand
+            down = min(max(0.0, margin - low[1]), max(below, 0.0))
+            step[1] = (max(-below, 0.0) - down) / camera.scale
         right, left = max(0.0, margin - low[0]), max(0.0, high[0] + margin - width)
-        posture[figures.INDEX["shift_x"]] += (right - left) / camera.scale
-        return figures.stand(body, posture) if not np.array_equal(posture, self.posture) else figure
+        step[0] = (right - left) / camera.scale
+        return figure.moved(step) if step.any() else figure
 
     @cached_property
     def canvas(self) -> Canvas:
@@ -234,5 +233,3 @@ def contact_sheet(seeds: Sequence[int], views: int = 6, size: int | tuple[int, i
     rows = [np.concatenate([Scene.from_seed(seed).view(index, size).image for index in range(views)], 1) for seed in seeds]
     return np.concatenate(rows, 0)
 
-
-_ = (DISTANCE, cv2)
