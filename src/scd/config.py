@@ -19,7 +19,8 @@ class NetworkConfig:
     head_channels: int = 32
     latent_channels: int = 32
     whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
-    pose_channels: tuple[int, ...] = (16, 24, 64, 128)
+    pose_channels: tuple[int, ...] = (24, 64, 128)
+    pose_stride: int = 2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
     # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring pixels of small drawn
     # pictures agree, so the same noise hides less of them.
@@ -80,7 +81,7 @@ PRESETS: dict[str, TrainConfig] = {
         name="world-tiny",
         data=DataConfig(size=32, groups=2, targets=2, workers=0),
         network=NetworkConfig(
-            block_out_channels=(32, 64), head_channels=16, latent_channels=8, pose_channels=(8, 8, 16, 16)
+            block_out_channels=(32, 64), head_channels=16, latent_channels=8, pose_channels=(8, 8, 16)
         ),
         steps=20, warmup=2, precision="no", log_every=1, sample_every=10, save_every=5,
     ),

@@ -67,7 +67,7 @@ def build(config: TrainConfig) -> SCDPipeline:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         unet = build_unet(network, config.data.size // 8)
-        pose_encoder = PoseEncoder(network.block_out_channels[0], network.pose_channels)
+        pose_encoder = PoseEncoder(network.block_out_channels[0], network.pose_channels, network.pose_stride)
     return SCDPipeline(
         vae, unet, pose_encoder, build_scheduler(network),
         default_size=config.data.size, default_guidance=1.5, world_version=world.VERSION,

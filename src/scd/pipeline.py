@@ -96,8 +96,7 @@ class SCDPipeline(DiffusionPipeline):
         latents = self.encode_pictures(pixels)
         features = self.encode_poses([pose], pixels.shape[-2:]) if pose is not None else None  # type: ignore[list-item]
         context = self.encode_context(pixels)
-        with self._cache_context("reference"):
-            cache = backbone.extract(self.unet, latents, self.config.reference_timestep, features, context)
+        cache = backbone.extract(self.unet, latents, self.config.reference_timestep, features, context)
         return Reference(cache, context, self.stamp)
 
     @property
@@ -161,10 +160,7 @@ class SCDPipeline(DiffusionPipeline):
                     continue
                 rows = self.scheduler.scale_model_input(latents, t)
                 rows = torch.cat([rows, rows]) if guided else rows
-                with self._cache_context("target"):
-                    prediction = backbone.denoise(
-                        self.unet, rows.to(dtype), t.expand(len(rows)), features, context, cache, owner
-                    )
+                prediction = backbone.denoise(self.unet, rows.to(dtype), t.expand(len(rows)), features, context, cache, owner)
                 if guided:
                     prediction = process.guide(*prediction.chunk(2), self._guidance_scale)
                 latents = self.scheduler.step(prediction, t, latents, return_dict=False, **extra)[0]
@@ -307,21 +303,24 @@ class SCDPipeline(DiffusionPipeline):
             raise ValueError(f"picture sides must be multiples of {self.vae_scale_factor}, not {image.shape[1]} x {image.shape[2]}")
         return image[None].to(self._execution_device, torch.float32) * 2 - 1
 
-    def _cache_context(self, name: str):
-        return self.unet.cache_context(name)
-
 
 def split_generator(generator, num: int) -> list[torch.Generator | None]:
-    """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None stays unseeded."""
+    """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None stays unseeded.
+
+    Number 0 is the given generator itself, so that one picture is the same with `generator=g` and `generator=[g]`; the others are
+    seeded from a copy of its state.
+    """
     if generator is None:
         return [None] * num
     if isinstance(generator, list | tuple):
         if len(generator) != num:
             raise ValueError(f"{len(generator)} generators for {num} pictures")
         return list(generator)
-    base = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    seeds = np.random.SeedSequence(base).generate_state(num, np.uint64) >> np.uint64(1)
-    return [torch.Generator(generator.device).manual_seed(int(seed)) for seed in seeds]
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    base = int(torch.randint(2**62, (), generator=copy, device=copy.device))
+    seeds = [int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)]
+    return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]
 
 
 def _adapter_state(unet) -> str:

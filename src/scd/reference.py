@@ -96,11 +96,10 @@ class Reference:
 
 def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
     """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep, precision, format."""
-    adapters = {}
-    for module in unet.modules():
-        for adapter in getattr(module, "active_adapters", None) or []:
-            if isinstance(scale := getattr(module, "scaling", None), dict) and adapter in scale:
-                adapters[adapter] = scale[adapter]
+    adapters = {
+        adapter: layer.scaling[adapter]  # pyright: ignore[reportIndexIssue]
+        for layer in unet.modules() if hasattr(layer, "lora_A") for adapter in layer.active_adapters
+    }  # fmt: skip
     config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
     return {
         "format": FORMAT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import math
 import time
@@ -105,6 +107,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     """
     run.mkdir(parents=True, exist_ok=True)
     _claim(run, config)
+    _keep_freed_memory()
     accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulation,
@@ -196,6 +199,15 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     trainee.eval()
     checkpoint.export(pipe, run / "model")
     return pipe
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them to the system after every layer: the page faults of taking them
+    anew made a CPU step 4.1 s instead of 0.87 s. Elsewhere than on glibc nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+            libc.mallopt(option, value)
 
 
 def _claim(run: Path, config: TrainConfig) -> None:

@@ -72,21 +72,9 @@ class MediaPipeDetector:
     absent.
     """
 
-    def __init__(self, max_people: int = MAX_PEOPLE) -> None:
+    def __init__(self, network: Any = None, max_people: int = MAX_PEOPLE) -> None:
+        self._network = _load_holistic() if network is None else network
         self.max_people = max_people
-        with _native_logs_silenced():
-            try:
-                from mediapipe.python.solutions.holistic import Holistic
-            except ImportError as error:
-                raise UserError(
-                    f"the pose detector needs MediaPipe 0.10.21 ({error}): run `pip install 'scd[pose]'` "
-                    "with Python 3.10 to 3.12, or give a pose file instead"
-                ) from None
-            # Model 1 is the only one inside the wheel; the others would be downloaded.
-            self._network: Any = Holistic(static_image_mode=True, model_complexity=1)
-            # The network's threads start, and print, after the constructor returns; the first answer waits
-            # for them.
-            self._network.process(np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), np.uint8))
 
     def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
         size = (image.shape[0], image.shape[1])
@@ -191,6 +179,22 @@ def _native_logs_silenced() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+def _load_holistic() -> Any:
+    with _native_logs_silenced():
+        try:
+            from mediapipe.python.solutions.holistic import Holistic
+        except ImportError as error:
+            raise UserError(
+                f"the pose detector needs MediaPipe 0.10.21 ({error}): run `pip install 'scd[pose]'` "
+                "with Python 3.10 to 3.12, or give a pose file instead"
+            ) from None
+        # Model 1 is the only one inside the wheel; the others would be downloaded.
+        network = Holistic(static_image_mode=True, model_complexity=1)
+        # Its threads start, and print, after the constructor returns; the first answer waits for them.
+        network.process(np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), np.uint8))
+        return network
 
 
 def _load_rtmlib(mode: str, device: str) -> Any:

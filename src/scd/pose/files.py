@@ -269,7 +269,7 @@ def _dwpose_people(path: Path, entry: dict[str, Any]) -> list[_Points]:
 
 
 def _with_scores(path: Path, name: str, xy: Any, scores: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Points (*shape, 3): x, y, score; that is 1 unless given, 0 at negative places, 0 when `xy` is missing."""
+    """Points (*shape, 3): x, y, score; it is 1 unless given, 0 at negative places or without `xy`."""
     points = np.zeros((*shape, 3), np.float32)
     xy = _numbers(path, [] if xy is None else xy, name)
     if not xy.size:

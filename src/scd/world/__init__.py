@@ -5,8 +5,9 @@
     view.image, view.pose, view.labels        # picture and truth
 """
 
+from .flat import flat_garment
 from .render import LABELS
 from .scene import VERSION, Person, Scene, View, contact_sheet
 from .wardrobe import Garment, Outfit, sample_garment, sample_outfit
 
-__all__ = ["LABELS", "VERSION", "Garment", "Outfit", "Person", "Scene", "View", "contact_sheet", "sample_garment", "sample_outfit"]
+__all__ = ["LABELS", "VERSION", "Garment", "Outfit", "Person", "Scene", "View", "contact_sheet", "flat_garment", "sample_garment", "sample_outfit"]

@@ -17,7 +17,7 @@ from . import motion
 from .figure import SKULL, Body, Figure
 from .head import FACE_BOX, Face, Hair, hair_edge, paint_face, strands
 from .surface import TORSO, cover
-from .wardrobe import Outfit, cloth
+from .wardrobe import Outfit, cloth, neckline
 
 LABELS = (
     "background", "hair", "face", "neck", "torso", "right_arm", "left_arm", "right_hand", "left_hand", "right_leg", "left_leg",
@@ -124,11 +124,11 @@ def _paint(
     top_label, lower_label = LABEL[top.kind], LABEL[lower.kind]
     if name == "torso":
         height = np.interp(place, np.arange(len(TORSO)), TORSO[:, 0])
-        bare = _neckline(top.neckline, top.depth, height[:, None], np.abs(turn)[None])
+        bare = neckline(top.neckline, top.depth, height[:, None], np.abs(turn)[None])
         belly = np.broadcast_to(height[:, None] < top.hem - 0.001, bare.shape)
         colour = cloth(top, across, down, "chest")
         if top.trim:
-            edge = _neckline(top.neckline, top.depth, height[:, None] + 0.018, np.abs(turn)[None]) | (np.abs(height[:, None] - top.hem) < 0.02)
+            edge = neckline(top.neckline, top.depth, height[:, None] + 0.018, np.abs(turn)[None]) | (np.abs(height[:, None] - top.hem) < 0.02)
             colour = np.where(edge[..., None], np.array(top.colours[1], np.float32), colour)
         bare = bare | belly
         label = np.where(bare, LABEL["torso"], top_label)
@@ -186,21 +186,6 @@ def _paint(
         drawn = height > hair_edge(hair, np.abs(turn))[None]
         return colour[None], (label * drawn)[None]
     return colour[None], np.full((1, rows, columns), label)
-
-
-def _neckline(kind: str, depth: float, height: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Where the torso is bare above a neckline: height over the hip joints, angle in degrees from the front (0..180)."""
-    if kind == "tube":
-        return height > 0.425 + 0 * angle
-    collar = 0.528 - 0.010 * (angle < 90)
-    if kind == "v":
-        collar = np.minimum(collar, 0.528 - 1.3 * depth * np.clip(1 - angle / 38, 0, 1))
-    elif kind in ("scoop", "tank"):
-        collar = np.minimum(collar, 0.528 - depth * np.sqrt(np.clip(1 - (angle / 58) ** 2, 0, 1)))
-    bare = height > collar
-    if kind == "tank":
-        bare = bare | ((np.abs(angle - 90) < 28) & (height > 0.43 + 0.0022 * np.abs(angle - 90)))
-    return bare
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -83,17 +83,18 @@ class Scene:
 
     def backdrop(self, size: tuple[int, int]) -> np.ndarray:
         """The place without the person, float32 (H, W, 3)."""
-        key = ("backdrop", size)
-        if key not in self.looks:
-            self.looks[key] = paint_background(np.random.default_rng([self.seed, VERSION, 13]), *size, self.horizon)
-        return self.looks[key]
+        return self._remember(("backdrop", size), lambda: paint_background(np.random.default_rng([self.seed, VERSION, 13]), *size, self.horizon))
 
     def look(self, outfit: Outfit, size: tuple[int, int]) -> Look:
         scale = self.camera(size).scale
-        key = (outfit, scale)
+        person = self.person
+        return self._remember((outfit, scale), lambda: tailor(person.body, person.face, person.hair, outfit, scale))
+
+    def _remember(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self.looks:
-            person = self.person
-            self.looks[key] = tailor(person.body, person.face, person.hair, outfit, scale)
+            while len(self.looks) >= 8:  # other garments and sizes come and go: a look is 2 MB at 128 px, 30 MB at 512
+                self.looks.pop(next(iter(self.looks)))
+            self.looks[key] = make()
         return self.looks[key]
 
 

@@ -239,6 +239,21 @@ def _stamp(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(motif_mask(name), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
+def neckline(kind: str, depth: float, height: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Where the torso is bare above a neckline: height over the hip joints, angle in degrees from the front (0..180)."""
+    if kind == "tube":
+        return height > 0.425 + 0 * angle
+    collar = 0.528 - 0.010 * (angle < 90)
+    if kind == "v":
+        collar = np.minimum(collar, 0.528 - 1.3 * depth * np.clip(1 - angle / 38, 0, 1))
+    elif kind in ("scoop", "tank"):
+        collar = np.minimum(collar, 0.528 - depth * np.sqrt(np.clip(1 - (angle / 58) ** 2, 0, 1)))
+    bare = height > collar
+    if kind == "tank":
+        bare = bare | ((np.abs(angle - 90) < 28) & (height > 0.43 + 0.0022 * np.abs(angle - 90)))
+    return bare
+
+
 def cloth(garment: Garment, across: np.ndarray, down: np.ndarray, zone: str) -> np.ndarray:
     """The cloth's colour (M, N, 3) float32 at `across` (1, N) and `down` (M, 1) metres. Zones: chest, sleeve, leg, skirt."""
     ground, second, third = (np.array(c, np.float32) for c in garment.colours)

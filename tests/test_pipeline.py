@@ -1,0 +1,253 @@
+"""The pipeline: references are values, guidance costs what it should, one seed gives one picture, and folders round-trip."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_clip, make_picture, make_pipeline, make_pose
+
+from scd.reference import Reference, StaleReference
+from scd.types import UserError
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def close(a, b):
+    """At most 1/255 off in at most 0.1 % of values."""
+    off = np.abs(a.astype(int) - b.astype(int))
+    return off.max() <= 1 and (off > 0).mean() <= 0.001
+
+
+def images(output):
+    return np.stack([np.asarray(i) for i in output.images])
+
+
+@pytest.fixture
+def reference(pipe):
+    return pipe.encode_reference(make_picture(0), make_pose(0))
+
+
+def test_one_seed_one_picture_in_any_batch_size(pipe, reference):
+    poses = [make_pose(i) for i in range(3)]
+    together = images(pipe(reference, poses, generator=seeded()))
+    first_two = images(pipe(reference, poses[:2], generator=seeded()))
+    assert close(together[:2], first_two)
+    again = images(pipe(reference, poses, generator=seeded()))
+    assert np.array_equal(together, again)
+    each = [images(pipe(reference, p, generator=seeded(7 + i)))[0] for i, p in enumerate(poses)]
+    assert close(images(pipe(reference, poses, generator=[seeded(7 + i) for i in range(3)])), np.stack(each))
+    assert not close(together, images(pipe(reference, poses, generator=seeded(1))))
+
+
+def test_a_generator_moves_on(pipe, reference):
+    g = seeded()
+    assert not np.array_equal(images(pipe(reference, make_pose(1), generator=g)), images(pipe(reference, make_pose(1), generator=g)))
+
+
+def test_n_references_go_with_n_poses(pipe):
+    references = [pipe.encode_reference(make_picture(i), make_pose(i)) for i in range(2)]
+    poses = [make_pose(5), make_pose(6)]
+    together = images(pipe(references, poses, generator=[seeded(0), seeded(1)]))
+    for i in range(2):
+        assert close(together[i], images(pipe(references[i], poses[i], generator=seeded(i)))[0])
+    with pytest.raises(ValueError, match="2 references for 1 poses"):
+        pipe(references, poses[0])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_joined_references_equal_given_together(clip):
+    pipe = make_pipeline(make_clip() if clip else None)
+    pictures, poses = [make_picture(0), make_picture(1, (64, 48))], [make_pose(0), None]
+    together = pipe.encode_reference(pictures, poses)
+    joined = pipe.encode_reference(pictures[0], poses[0]) + pipe.encode_reference(pictures[1])
+    assert torch.equal(together.context, joined.context)
+    for name, kv in together.cache.entries.items():
+        assert all(torch.equal(a, b) for a, b in zip(kv, joined.cache.entries[name], strict=True))
+    name, (key, _) = next(iter(joined.cache.entries.items()))
+    assert key.shape[1] == 64 + 48, name
+    assert joined.context.shape[1] == 2
+    out = images(pipe(joined, make_pose(3), generator=seeded()))
+    one = images(pipe(pipe.encode_reference(pictures[0], poses[0]), make_pose(3), generator=seeded()))
+    assert not np.array_equal(out, one)
+
+
+def test_the_reference_and_its_pose_matter(pipe, reference):
+    out = images(pipe(reference, make_pose(1), generator=seeded()))
+    other = pipe.encode_reference(make_picture(1), make_pose(0))
+    assert not np.array_equal(out, images(pipe(other, make_pose(1), generator=seeded())))
+    unposed = pipe.encode_reference(make_picture(0))
+    assert not np.array_equal(out, images(pipe(unposed, make_pose(1), generator=seeded())))
+    assert not np.array_equal(out, images(pipe(None, make_pose(1), generator=seeded())))
+
+
+def count_rows(pipe, **kwargs):
+    rows = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    pipe(kwargs.pop("reference"), make_pose(1), generator=seeded(), **kwargs)
+    handle.remove()
+    return rows
+
+
+def test_guidance_one_computes_nothing_twice(pipe, reference):
+    assert count_rows(pipe, reference=reference, guidance_scale=1.0) == [1, 1, 1]
+    assert count_rows(pipe, reference=reference, guidance_scale=2.0) == [2, 2, 2]
+    assert count_rows(pipe, reference=None, guidance_scale=2.0) == [1, 1, 1]
+
+
+def test_guidance_one_equals_unguided_and_two_does_not(pipe, reference):
+    """Unguided = the loop written out with the conditional rows alone."""
+    latents = torch.randn(1, 4, 8, 8, generator=seeded())
+    one = pipe(reference, make_pose(1), latents=latents, guidance_scale=1.0, output_type="latent").images
+    features, state = pipe.encode_poses([make_pose(1)], (64, 64)), latents
+    pipe.scheduler.set_timesteps(3)
+    from scd.backbones.unet import denoise
+
+    with torch.no_grad():
+        for t in pipe.scheduler.timesteps:
+            rows = denoise(pipe.unet, state, t.expand(1), features, reference.context, reference.cache, (0,))
+            state = pipe.scheduler.step(rows, t, state).prev_sample
+    assert torch.equal(one, state)
+    two = pipe(reference, make_pose(1), latents=latents, guidance_scale=2.0, output_type="latent").images
+    assert not torch.allclose(one, two)
+
+
+def test_reference_file_round_trip(pipe, reference, tmp_path):
+    reference.save(tmp_path / "r.safetensors")
+    loaded = Reference.load(tmp_path / "r.safetensors")
+    assert loaded.stamp == reference.stamp
+    for name, kv in reference.cache.entries.items():
+        assert all(torch.equal(a, b) for a, b in zip(kv, loaded.cache.entries[name], strict=True))
+    a, b = (images(pipe(r, make_pose(1), generator=seeded())) for r in (reference, loaded))
+    assert np.array_equal(a, b)
+    (tmp_path / "bad.safetensors").write_bytes(b"not this")
+    with pytest.raises(UserError, match=r"bad\.safetensors: no readable reference file"):
+        Reference.load(tmp_path / "bad.safetensors")
+
+
+def test_stale_references_are_refused(pipe, reference):
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(1.01)
+    with pytest.raises(StaleReference, match="other network weights: call encode_reference again"):
+        pipe(reference, make_pose(1))
+    with pytest.raises(StaleReference, match="other network weights"):
+        reference + pipe.encode_reference(make_picture(1))
+
+
+def test_stale_by_timestep_pose_encoder_and_precision(pipe, reference):
+    pipe.register_to_config(reference_timestep=1)
+    pipe._stamp = None
+    with pytest.raises(StaleReference, match="another reference timestep"):
+        pipe(reference, make_pose(1))
+    pipe.register_to_config(reference_timestep=0)
+    pipe._stamp = None
+    pipe(reference, make_pose(1))
+    with torch.no_grad():
+        pipe.pose_encoder.conv_in.weight.mul_(2)
+    with pytest.raises(StaleReference, match="another pose encoder"):
+        pipe(reference, make_pose(1))
+    pipe.to(torch.bfloat16)
+    with pytest.raises(StaleReference, match="another precision"):
+        pipe(reference, make_pose(1))
+
+
+def test_a_replaced_processor_is_an_error(pipe, reference):
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    pipe.unet.set_attn_processor(AttnProcessor2_0())
+    with pytest.raises(ValueError, match=r"attn1 has processor AttnProcessor2_0, which cannot read a reference"):
+        pipe(reference, make_pose(1))
+    with pytest.raises(ValueError, match="cannot read a reference"):
+        pipe.encode_reference(make_picture(0))
+
+
+def test_outputs_and_sizes(pipe, reference):
+    for kind, shape in (("pt", (1, 3, 40, 72)), ("np", (1, 40, 72, 3)), ("latent", (1, 4, 5, 9))):
+        out = pipe(reference, make_pose(1), 40, 72, output_type=kind, return_dict=False)
+        assert isinstance(out, tuple)
+        assert tuple(out[0].shape) == shape
+    with pytest.raises(ValueError, match="multiples of 8, not 41 x 64"):
+        pipe(reference, make_pose(1), 41, 64)
+    with pytest.raises(ValueError, match="multiples of 8, not 30 x 64"):
+        pipe.encode_reference(make_picture(0, (30, 64)))
+    with pytest.raises(ValueError, match="no poses"):
+        pipe(reference, [])
+    with pytest.raises(ValueError, match="latents have shape"):
+        pipe(reference, make_pose(1), latents=torch.zeros(1, 4, 3, 3))
+
+
+def test_callback_sees_and_changes_latents_and_interrupts(pipe, reference):
+    seen = []
+
+    def stop(pipe, index, t, tensors):
+        seen.append(index)
+        pipe._interrupt = index == 1
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    out = pipe(reference, make_pose(1), generator=seeded(), callback_on_step_end=stop, output_type="latent").images
+    assert seen == [0, 1]
+    assert (out == 0).all()
+
+
+def test_folder_round_trip_in_a_fresh_process(pipe, reference, tmp_path):
+    """`import scd` stays light, and model_index.json's ["scd", ...] entries resolve without our modules being imported first."""
+    pipe.save_pretrained(tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["pose_encoder"] == ["scd", "PoseEncoder"]
+    assert index["reference_timestep"] == 0
+    expected = pipe(reference, make_pose(1), generator=seeded(), output_type="pt").images
+    torch.save(expected, tmp_path / "expected.pt")
+    code = f"""
+import sys, scd
+assert "torch" not in sys.modules and "diffusers" not in sys.modules
+sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+import torch
+pipe = scd.SCDPipeline.from_pretrained({str(tmp_path / "model")!r})
+from conftest import make_picture, make_pipeline, make_pose
+other = make_pipeline()
+assert all(torch.equal(a, b) for a, b in zip(pipe.unet.state_dict().values(), other.unet.state_dict().values()))
+assert pipe.config.default_guidance == 2.0
+reference = pipe.encode_reference(make_picture(0), make_pose(0))
+out = pipe(reference, make_pose(1), generator=torch.Generator().manual_seed(0), output_type="pt").images
+expected = torch.load({str(tmp_path / "expected.pt")!r}, weights_only=True)
+assert (out - expected).abs().max() < 1e-5 * expected.std(), (out - expected).abs().max()
+from diffusers import UNet2DConditionModel
+UNet2DConditionModel.from_pretrained({str(tmp_path / "model" / "unet")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_bad_folders_are_named(pipe, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    import scd
+
+    with pytest.raises(UserError, match=r"no SCD model folder"):
+        scd.SCDPipeline.from_pretrained(tmp_path)
+    pipe.save_pretrained(tmp_path / "m")
+    file = tmp_path / "m" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights.pop("conv_out.bias")
+    weights["extra.weight"] = torch.zeros(1)
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"conv_out\.bias.*extra\.weight"):
+        scd.SCDPipeline.from_pretrained(tmp_path / "m")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"unet: cannot be loaded"):
+        scd.SCDPipeline.from_pretrained(tmp_path / "m")
+
+
+def test_image_embedding_reaches_the_target():
+    pipe = make_pipeline(make_clip())
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    assert reference.context.abs().max() > 0
+    from dataclasses import replace
+
+    other = replace(reference, context=pipe.encode_reference(make_picture(4), make_pose(0)).context)
+    a, b = (pipe(r, make_pose(1), generator=seeded(), output_type="latent").images for r in (reference, other))
+    assert not torch.allclose(a, b)
