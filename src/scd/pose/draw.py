@@ -12,8 +12,8 @@ from scd.pose.skeleton import BODY_COLOURS, BODY_LIMBS, HAND_BONES, HAND_COLOURS
 from scd.types import BODY, FACE, LEFT_HAND, RIGHT_HAND, Pose
 
 # As fractions of the picture's longer side. OpenPose's drawings at 512 pixels have limbs 8 wide, hand bones 2
-# wide, face dots of radius 3; the dots are smaller here, so that a face 15 pixels wide keeps its eyes apart from
-# its brows. OpenCV's smooth edges come on top: 0.7 pixel on each side.
+# wide and face dots of radius 3; the dots are smaller here, so that a face 15 pixels wide keeps its eyes and
+# brows apart. OpenCV's smooth edges come on top: 0.7 pixel on each side.
 LIMB_WIDTH = 0.015
 BONE_WIDTH = 0.004
 DOT_RADIUS = 0.003
