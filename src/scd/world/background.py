@@ -1,4 +1,4 @@
-"""Backgrounds from a plain studio to rooms and streets, painted once per scene in coordinates that do not depend on the size."""
+"""Backgrounds from a plain studio to rooms and streets, painted once per scene, the same at every size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ KINDS = {"studio": 4, "wall": 2, "room": 3, "street": 2.5, "park": 2, "stage": 1
 
 
 def paint_background(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
-    """A background, float32 (height, width, 3) in 0..255. `horizon` is where floor and wall meet, as a fraction of the height.
+    """A background, float32 (height, width, 3) in 0..255.
+
+    `horizon` is where floor and wall meet, as a fraction of the height.
 
     All random numbers are drawn before painting, in a fixed order, so every size shows the same place.
     """
@@ -22,7 +24,7 @@ def paint_background(rng: np.random.Generator, height: int, width: int, horizon:
     numbers = rng.uniform(size=64)
     picture = np.zeros((2 * height, 2 * width, 3), np.float32)
     draw = _Painter(picture)
-    globals()[f"_{kind}"](draw, colours, numbers, horizon)
+    _PAINTERS[kind](draw, colours, numbers, horizon)
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     vignette = 1 - 0.10 * (x[None] ** 2 + y[:, None] ** 2)
@@ -46,7 +48,10 @@ class _Painter:
     def disc(self, x: float, y: float, radius: float, colour: np.ndarray) -> None:
         """`radius` as a fraction of the height, so that discs are round."""
         t = np.linspace(0, 2 * np.pi, 32)
-        self.shape(list(zip(x + radius * np.cos(t) * self.high / self.wide, y + radius * np.sin(t))), colour)
+        self.shape(
+            list(zip(x + radius * np.cos(t) * self.high / self.wide, y + radius * np.sin(t), strict=True)),
+            colour,
+        )
 
     def ramp(self, top: float, bottom: float, first: np.ndarray, last: np.ndarray) -> None:
         low, high = max(0, round(top * self.high)), min(self.high, round(bottom * self.high))
@@ -62,7 +67,10 @@ def _floor(draw: _Painter, colour: np.ndarray, horizon: float, boards: int = 0) 
     draw.ramp(horizon, 1, colour * 0.82, colour * 1.05)
     for k in range(boards):
         near = (k + 0.5 - boards / 2) / boards * 3
-        draw.shape([(0.5 + near * 0.45, horizon), (0.5 + near * 0.46, horizon), (0.515 + near, 1), (0.5 + near, 1)], colour * 0.72)
+        draw.shape(
+            [(0.5 + near * 0.45, horizon), (0.5 + near * 0.46, horizon), (0.515 + near, 1), (0.5 + near, 1)],
+            colour * 0.72,
+        )
 
 
 def _studio(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
@@ -109,9 +117,21 @@ def _room(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
     elif n[4] < 0.85:  # a plant
         side = 0.88 if n[5] < 0.5 else 0.12
         for k in range(5):
-            draw.disc(side + 0.06 * np.cos(k * 1.3), horizon - 0.20 + 0.07 * np.sin(k * 1.3), 0.06, np.array([50, 120 + 15 * k, 60]))
-        draw.shape([(side - 0.05, horizon - 0.08), (side + 0.05, horizon - 0.08), (side + 0.035, horizon + 0.03), (side - 0.035, horizon + 0.03)],
-                   np.array([180, 95, 60]))  # fmt: skip
+            draw.disc(
+                side + 0.06 * np.cos(k * 1.3),
+                horizon - 0.20 + 0.07 * np.sin(k * 1.3),
+                0.06,
+                np.array([50, 120 + 15 * k, 60]),
+            )
+        draw.shape(
+            [
+                (side - 0.05, horizon - 0.08),
+                (side + 0.05, horizon - 0.08),
+                (side + 0.035, horizon + 0.03),
+                (side - 0.035, horizon + 0.03),
+            ],
+            np.array([180, 95, 60]),
+        )
 
 
 def _street(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
@@ -132,15 +152,27 @@ def _street(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
     draw.box(0, horizon, 1, horizon + 0.012, np.array([110, 108, 105]))
     for k in range(5):
         near = (k - 2) / 2
-        draw.shape([(0.5 + near * 0.5, horizon + 0.012), (0.503 + near * 0.5, horizon + 0.012), (0.508 + near, 1), (0.5 + near, 1)],
-                   np.array([140, 138, 135]))  # fmt: skip
+        draw.shape(
+            [
+                (0.5 + near * 0.5, horizon + 0.012),
+                (0.503 + near * 0.5, horizon + 0.012),
+                (0.508 + near, 1),
+                (0.5 + near, 1),
+            ],
+            np.array([140, 138, 135]),
+        )
 
 
 def _park(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
     draw.ramp(0, horizon, np.array([110, 180, 245]), np.array([215, 232, 245]))
     draw.disc(0.15 + 0.7 * n[0], 0.13, 0.05, np.array([255, 240, 170]))
     for k in range(3):
-        draw.disc(n[1 + k] * 1.2 - 0.1, horizon + 0.12, 0.28 + 0.1 * n[4 + k], np.array([95, 150, 95]) * (0.85 + 0.1 * k))
+        draw.disc(
+            n[1 + k] * 1.2 - 0.1,
+            horizon + 0.12,
+            0.28 + 0.1 * n[4 + k],
+            np.array([95, 150, 95]) * (0.85 + 0.1 * k),
+        )
     for k in range(4):
         x = 0.06 + 0.28 * k + 0.08 * n[8 + k]
         draw.box(x - 0.012, horizon - 0.22, x + 0.012, horizon + 0.02, np.array([105, 75, 50]))
@@ -158,3 +190,13 @@ def _stage(draw: _Painter, c: list, n: np.ndarray, horizon: float) -> None:
         draw.box(k / num, 0, (k + 0.5) / num, horizon, colour)
         draw.box((k + 0.5) / num, 0, (k + 1) / num, horizon, colour * 0.75)
     _floor(draw, np.array([150, 105, 65]) * (0.7 + 0.5 * n[1]), horizon, 9)
+
+
+_PAINTERS = {
+    "studio": _studio,
+    "wall": _wall,
+    "room": _room,
+    "street": _street,
+    "park": _park,
+    "stage": _stage,
+}

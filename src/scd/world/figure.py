@@ -1,7 +1,7 @@
-"""The 3-D skeleton of one drawn person: proportions, joint angles, forward kinematics, and the 128 joints it shows.
+"""The 3-D skeleton of one drawn person: proportions, joint angles, forward kinematics, and its 128 joints.
 
-Space is in metres: x to the right of the picture, y up, z towards the camera; the ground is y = 0. A person at yaw 0 looks along +z, so
-the person's own left is at +x. Pairs of limbs are stored (right, left).
+Space is in metres: x to the right of the picture, y up, z towards the camera; the ground is y = 0. A person
+at yaw 0 looks along +z, so the person's own left is at +x. Pairs of limbs are stored (right, left).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ STATURE = 1.70  # all tables below are for this stature in metres and scaled by 
 
 _ARM = ("raise", "swing", "twist", "elbow", "wrist", "curl")
 _LEG = ("out", "stride", "turn", "knee", "toe")
-# Names of a posture's numbers, all degrees except the two shifts (metres). A posture is a flat vector, so postures can be mixed.
+# Names of a posture's numbers, all degrees except the two shifts (metres). A posture is a flat vector, so
+# postures can be mixed.
 PARAMETERS = (
     "yaw", "shift_x", "shift_y", "tilt", "bow", "side", "bend", "spin", "nod", "cock", "look",
     *(f"right_{name}" for name in _ARM), *(f"left_{name}" for name in _ARM),
@@ -61,7 +62,10 @@ def sample_body(rng: np.random.Generator) -> Body:
 
 @dataclass(frozen=True)
 class Figure:
-    """A posed skeleton: what the surfaces hang on. R_* are (…, 3, 3) rotations whose columns are left, up, forward."""
+    """A posed skeleton: what the surfaces hang on.
+
+    R_* are (…, 3, 3) rotations whose columns are left, up, forward.
+    """
 
     joints: np.ndarray  # (128, 3) the joints of `scd.types.Pose`
     pelvis: np.ndarray  # (3,) middle of the hip joints
@@ -83,7 +87,8 @@ class Figure:
 
     def moved(self, step: np.ndarray) -> Figure:
         """The same figure shifted by `step` (3,) metres."""
-        return replace(self, **{name: getattr(self, name) + step for name in ("joints", "pelvis", "waist", "neck", "head", "arms", "hands", "legs")})
+        places = ("joints", "pelvis", "waist", "neck", "head", "arms", "hands", "legs")
+        return replace(self, **{name: getattr(self, name) + step for name in places})
 
 
 def turn_x(degrees: float) -> np.ndarray:
@@ -106,11 +111,14 @@ def _sin_cos(degrees: float) -> tuple[float, float]:
     return float(np.sin(angle)), float(np.cos(angle))
 
 
-# The skull as rings from top to chin: height, half width, half depth, shift forward (metres around the middle of the skull).
+# The skull as rings from top to chin: height, half width, half depth, shift forward (metres around the middle
+# of the skull).
 SKULL = np.array(
     [
-        [0.128, 0.004, 0.005, -0.012], [0.122, 0.032, 0.040, -0.012], [0.108, 0.052, 0.066, -0.012], [0.080, 0.068, 0.086, -0.010],
-        [0.045, 0.075, 0.094, -0.007], [0.010, 0.076, 0.092, -0.004], [-0.025, 0.072, 0.086, 0.001], [-0.060, 0.064, 0.074, 0.010],
+        [0.128, 0.004, 0.005, -0.012], [0.122, 0.032, 0.040, -0.012], [0.108, 0.052, 0.066, -0.012],
+        [0.080, 0.068, 0.086, -0.010],
+        [0.045, 0.075, 0.094, -0.007], [0.010, 0.076, 0.092, -0.004], [-0.025, 0.072, 0.086, 0.001],
+        [-0.060, 0.064, 0.074, 0.010],
         [-0.090, 0.050, 0.056, 0.026], [-0.108, 0.032, 0.034, 0.042], [-0.117, 0.004, 0.006, 0.052],
     ]
 )  # fmt: skip
@@ -124,17 +132,25 @@ def skull_depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _face_points() -> np.ndarray:
-    """The 68 iBUG points on the front of the skull, (68, 3). Point 0 is at the person's right ear (-x), the picture's left."""
+    """The 68 iBUG points on the front of the skull, (68, 3).
+
+    Point 0 is at the person's right ear (-x), the picture's left.
+    """
     sweep = np.radians(np.linspace(-80, 80, 17))
     jaw = np.stack([0.070 * np.sin(sweep), -0.012 - 0.098 * np.cos(sweep) ** 0.9], 1)
     brow = np.array([[0.055, 0.042], [0.046, 0.053], [0.034, 0.057], [0.023, 0.056], [0.013, 0.052]])
     nose = np.array([[0, 0.024], [0, 0.010], [0, -0.004], [0, -0.017],
-                     [-0.014, -0.029], [-0.007, -0.031], [0, -0.033], [0.007, -0.031], [0.014, -0.029]])  # fmt: skip
-    eye = np.array([[0.046, 0.023], [0.037, 0.030], [0.027, 0.030], [0.018, 0.022], [0.027, 0.016], [0.037, 0.016]])
-    lips = np.array([[-0.025, 0.000], [-0.016, 0.006], [-0.006, 0.009], [0, 0.007], [0.006, 0.009], [0.016, 0.006], [0.025, 0.000],
+                     [-0.014, -0.029], [-0.007, -0.031], [0, -0.033], [0.007, -0.031],
+                     [0.014, -0.029]])  # fmt: skip
+    eye = np.array(
+        [[0.046, 0.023], [0.037, 0.030], [0.027, 0.030], [0.018, 0.022], [0.027, 0.016], [0.037, 0.016]]
+    )
+    lips = np.array([[-0.025, 0.000], [-0.016, 0.006], [-0.006, 0.009], [0, 0.007], [0.006, 0.009],
+                     [0.016, 0.006], [0.025, 0.000],
                      [0.016, -0.008], [0.006, -0.011], [0, -0.012], [-0.006, -0.011], [-0.016, -0.008],
                      [-0.021, 0.000], [-0.007, 0.002], [0, 0.002], [0.007, 0.002], [0.021, 0.000],
-                     [0.007, -0.003], [0, -0.004], [-0.007, -0.003]]) + (0, -0.060)  # fmt: skip
+                     [0.007, -0.003], [0, -0.004], [-0.007, -0.003]])  # fmt: skip
+    lips[:, 1] -= 0.060
     flip = np.array([-1.0, 1.0])
     other_eye = eye[[3, 2, 1, 0, 5, 4]]  # iBUG goes from picture left to right, then back below
     points = np.concatenate([jaw, brow * flip, brow[::-1], nose, eye * flip, other_eye, lips])
@@ -147,21 +163,30 @@ def _face_points() -> np.ndarray:
 FACE_POINTS = _face_points()
 # Nose tip, eyes and ears of the 18 body joints, in head coordinates.
 _EYE = FACE_POINTS[42:48].mean(0)
-_HEAD_JOINTS = np.array([FACE_POINTS[30], _EYE * (-1, 1, 1), _EYE, [-0.078, 0.005, -0.010], [0.078, 0.005, -0.010]])
+_HEAD_JOINTS = np.array(
+    [FACE_POINTS[30], _EYE * (-1, 1, 1), _EYE, [-0.078, 0.005, -0.010], [0.078, 0.005, -0.010]]
+)
 
-# A left hand hanging down, thumb forward, back of the hand outward: (out, along the fingers, towards the thumb), metres from the wrist.
+# A left hand hanging down, thumb forward, back of the hand outward: (out, along the fingers, towards the
+# thumb), metres from the wrist.
 _KNUCKLES = np.array([[0.085, 0.026], [0.090, 0.009], [0.086, -0.008], [0.078, -0.024]])
-_PHALANGES = np.array([[0.040, 0.024, 0.019], [0.045, 0.027, 0.020], [0.041, 0.025, 0.019], [0.032, 0.019, 0.017]])
+_PHALANGES = np.array(
+    [[0.040, 0.024, 0.019], [0.045, 0.027, 0.020], [0.041, 0.025, 0.019], [0.032, 0.019, 0.017]]
+)
 _THUMB = np.array([[0.024, 0.024], [0.050, 0.040], [0.077, 0.048], [0.100, 0.050]])
 
 
 def hand_points(curl: float) -> np.ndarray:
-    """(21, 3) points of a left hand in its own frame (x outward, -y along the fingers, z to the thumb); curl in degrees per knuckle."""
+    """(21, 3) points of a left hand in its own frame (x outward, -y along the fingers, z to the thumb).
+
+    Curl in degrees per knuckle.
+    """
     points = np.zeros((21, 3))
     points[1:5, 1], points[1:5, 2] = -_THUMB[:, 0], _THUMB[:, 1]
     points[1:5, 0] = -np.array([0.006, 0.012, 0.018, 0.024]) * (0.5 + curl / 40)
     angles = np.radians(curl) * np.array([0.6, 1.5, 2.2])
-    steps = np.cumsum(_PHALANGES[:, :, None] * np.stack([-np.sin(angles), -np.cos(angles)], 1), 1)  # (4, 3, 2): bends to the palm (-x)
+    # (4, 3, 2): bends to the palm (-x)
+    steps = np.cumsum(_PHALANGES[:, :, None] * np.stack([-np.sin(angles), -np.cos(angles)], 1), 1)
     spread = np.array([0.10, 0.03, -0.04, -0.11])
     for finger in range(4):
         along, across = _KNUCKLES[finger]
@@ -174,8 +199,11 @@ def hand_points(curl: float) -> np.ndarray:
 
 
 def stand(body: Body, posture: np.ndarray) -> Figure:
-    """Forward kinematics: the skeleton in a posture (vector named by PARAMETERS), its lowest foot on the ground, then shifted."""
-    p = dict(zip(PARAMETERS, posture.tolist()))
+    """Forward kinematics.
+
+    The skeleton in a posture (vector named by PARAMETERS), its lowest foot on the ground, then shifted.
+    """
+    p = dict(zip(PARAMETERS, posture.tolist(), strict=True))
     k = body.scale
     r_pelvis = turn_y(p["yaw"]) @ turn_z(p["tilt"]) @ turn_x(p["bow"])
     waist = r_pelvis @ (0, 0.13 * k, 0)
@@ -194,7 +222,11 @@ def stand(body: Body, posture: np.ndarray) -> Figure:
         fore = arm @ turn_x(-elbow)
         hand = fore @ turn_z(sign * wrist)
         lift = max(raised - 60.0, 0.0) / 100.0  # a raised arm lifts its shoulder
-        shoulder = waist + r_chest @ (sign * (body.shoulders - 0.018 * lift) * k, (0.345 + 0.035 * lift) * k, -0.005 * k)
+        shoulder = waist + r_chest @ (
+            sign * (body.shoulders - 0.018 * lift) * k,
+            (0.345 + 0.035 * lift) * k,
+            -0.005 * k,
+        )
         arms[i, 0] = shoulder
         arms[i, 1] = arms[i, 0] + arm @ (0, -0.275 * k, 0)
         arms[i, 2] = arms[i, 1] + fore @ (0, -0.245 * k, 0)
@@ -209,7 +241,7 @@ def stand(body: Body, posture: np.ndarray) -> Figure:
         legs[i, 0] = r_pelvis @ (sign * 0.092 * body.hips * k, 0, 0)
         legs[i, 1] = legs[i, 0] + thigh @ (0, -0.415 * leg_length, 0)
         legs[i, 2] = legs[i, 1] + shin @ (0, -0.400 * leg_length, 0)
-        for key, value in zip(rotations, (arm, fore, hand, thigh, shin, foot)):
+        for key, value in zip(rotations, (arm, fore, hand, thigh, shin, foot), strict=True):
             rotations[key].append(value)
 
     r = {key: np.stack(value) for key, value in rotations.items()}
@@ -227,5 +259,22 @@ def stand(body: Body, posture: np.ndarray) -> Figure:
     joints[1] = (joints[2] + joints[5]) / 2
     joints[18:86] = head + size * FACE_POINTS @ r_head.T
     joints[86:107], joints[107:128] = hands[1], hands[0]
-    return Figure(joints, pelvis, r_pelvis, r_chest, waist, neck, head, r_head, arms, r["arm"], r["fore"], hands, r["hand"],
-                  legs, r["thigh"], r["shin"], r["foot"])  # fmt: skip
+    return Figure(
+        joints,
+        pelvis,
+        r_pelvis,
+        r_chest,
+        waist,
+        neck,
+        head,
+        r_head,
+        arms,
+        r["arm"],
+        r["fore"],
+        hands,
+        r["hand"],
+        legs,
+        r["thigh"],
+        r["shin"],
+        r["foot"],
+    )

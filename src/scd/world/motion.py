@@ -8,7 +8,8 @@ from .figure import ARM, INDEX, LEG, PARAMETERS
 
 CLIPS = ("dance", "walk", "wave", "turn")
 
-# Arm gestures: mean and spread of raise, swing, twist, elbow, wrist, curl (degrees). Raise 90 = held out to the side.
+# Arm gestures: mean and spread of raise, swing, twist, elbow, wrist, curl (degrees). Raise 90 = held out to
+# the side.
 ARMS = {
     "hang": ((13, 0, -20, 18, 0, 18), (6, 14, 18, 12, 8, 8)),
     "slope": ((38, 0, 0, 18, 0, 12), (10, 12, 30, 14, 10, 8)),
@@ -23,7 +24,8 @@ ARMS = {
     "heart": ((30, 16, -48, 112, 0, 15), (6, 8, 8, 8, 6, 8)),
     "back": ((14, -34, -10, 24, 0, 18), (6, 9, 10, 12, 8, 8)),
 }
-ARM_ODDS = {"hang": 3, "slope": 2.5, "tee": 2, "high": 2, "goal": 2, "robot": 1, "hip": 2.5, "front": 0.8, "carry": 1, "wave": 2,
+ARM_ODDS = {"hang": 3, "slope": 2.5, "tee": 2, "high": 2, "goal": 2, "robot": 1, "hip": 2.5, "front": 0.8,
+    "carry": 1, "wave": 2,
             "heart": 1, "back": 0.5}  # fmt: skip
 
 # Stances: for the (first, second) leg the mean of out, stride, turn, knee, toe; which leg is first is drawn.
@@ -37,7 +39,16 @@ STANCES = {
     "squat": ((18, 48, 18, 82, 0), (18, 48, 18, 82, 0)),
     "kick": ((38, 4, 10, 6, 10), (4, 0, 8, 6, 0)),
 }
-STANCE_ODDS = {"stand": 3, "wide": 3, "walk": 3, "lunge": 1, "knee": 1, "relaxed": 2.5, "squat": 0.5, "kick": 1}
+STANCE_ODDS = {
+    "stand": 3,
+    "wide": 3,
+    "walk": 3,
+    "lunge": 1,
+    "knee": 1,
+    "relaxed": 2.5,
+    "squat": 0.5,
+    "kick": 1,
+}
 
 
 def _choose(rng: np.random.Generator, odds: dict[str, float]) -> str:
@@ -65,7 +76,8 @@ def _arm(rng: np.random.Generator, name: str) -> np.ndarray:
 def sample_yaw(rng: np.random.Generator) -> float:
     """Degrees, 0 = facing the camera: eight of ten near the front, the others from the sides and from behind.
 
-    So 30-45 % of random pairs of views differ by more than 45 degrees."""
+    So 30-45 % of random pairs of views differ by more than 45 degrees.
+    """
     kind = rng.uniform()
     if kind < 0.80:
         return float(rng.uniform(-30, 30))
@@ -80,7 +92,7 @@ def sample_posture(rng: np.random.Generator) -> np.ndarray:
     posture[INDEX["yaw"]] = sample_yaw(rng)
     stance = _choose(rng, STANCE_ODDS)
     first, second = ("right", "left") if rng.uniform() < 0.5 else ("left", "right")
-    for side, mean in zip((first, second), STANCES[stance]):
+    for side, mean in zip((first, second), STANCES[stance], strict=True):
         posture[LEG[side]] = np.array(mean) + rng.uniform(-1, 1, 5) * (3, 6, 6, 4, 3)
         posture[INDEX[f"{side}_knee"]] = max(posture[INDEX[f"{side}_knee"]], 1.0)
     names = [_choose(rng, ARM_ODDS), _choose(rng, ARM_ODDS)]
@@ -88,9 +100,18 @@ def sample_posture(rng: np.random.Generator) -> np.ndarray:
         names[1] = names[0]  # both arms alike
     if stance in ("walk", "lunge") and rng.uniform() < 0.5:
         names = ["back", "hang"]
-    for side, name in zip((first, second), names):
+    for side, name in zip((first, second), names, strict=True):
         posture[ARM[side]] = _arm(rng, name)
-    for name, spread in (("tilt", 4), ("bow", 4), ("side", 9), ("bend", 6), ("spin", 16), ("nod", 9), ("cock", 10), ("look", 24)):
+    for name, spread in (
+        ("tilt", 4),
+        ("bow", 4),
+        ("side", 9),
+        ("bend", 6),
+        ("spin", 16),
+        ("nod", 9),
+        ("cock", 10),
+        ("look", 24),
+    ):
         posture[INDEX[name]] = rng.uniform(-spread, spread)
     if stance == "squat":
         posture[INDEX["bow"]] += 22
@@ -98,9 +119,10 @@ def sample_posture(rng: np.random.Generator) -> np.ndarray:
 
 
 def clip_postures(kind: str, rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
-    """The postures of a smooth clip, (num_frames, 33). `kind` is one of CLIPS; times are seconds, so fps only changes the sampling."""
-    if kind not in CLIPS:
-        raise ValueError(f"unknown clip {kind!r}: choose one of {', '.join(CLIPS)}")
+    """The postures of a smooth clip, (num_frames, 33).
+
+    `kind` is one of CLIPS; times are seconds, so fps only changes the sampling.
+    """
     time = np.arange(num_frames) / fps
     phase, tempo = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.2)
     base = rest()
@@ -113,8 +135,9 @@ def clip_postures(kind: str, rng: np.random.Generator, num_frames: int, fps: flo
 
     if kind == "dance":  # a key posture every 0.6 s, mixed with cosine ramps, and a bounce
         num_keys = int(np.ceil(time[-1] / 0.6)) + 2 if num_frames else 2
+        # in order: a longer clip starts like the shorter one
         keys = np.stack([sample_posture(rng) for _ in range(num_keys)])
-        keys[:, INDEX["yaw"]] = base[INDEX["yaw"]] + rng.uniform(-40, 40, num_keys)
+        keys[:, INDEX["yaw"]] = base[INDEX["yaw"]] + 40 * np.sin(2.4 * np.arange(num_keys) + phase)
         place = time / 0.6
         left = place.astype(int)
         ramp = (0.5 - 0.5 * np.cos(np.pi * (place - left)))[:, None]
@@ -124,7 +147,10 @@ def clip_postures(kind: str, rng: np.random.Generator, num_frames: int, fps: flo
         stride = np.sin(beat)
         for side, sign in (("right", 1.0), ("left", -1.0)):
             move(f"{side}_stride", 24 * sign * stride)
-            move(f"{side}_knee", 14 + 26 * np.clip(np.sin(beat * 1.0 + (0 if sign > 0 else np.pi) + 1.2), -0.5, 1) + 8)
+            move(
+                f"{side}_knee",
+                14 + 26 * np.clip(np.sin(beat * 1.0 + (0 if sign > 0 else np.pi) + 1.2), -0.5, 1) + 8,
+            )
             move(f"{side}_swing", -24 * sign * stride)
             move(f"{side}_elbow", 14 + 8 * sign * -stride)
         frames[:, INDEX["yaw"]] += rng.choice((-1, 1)) * rng.uniform(20, 70)

@@ -1,4 +1,7 @@
-"""Scenes and their views: one seed is one person, wardrobe, place, light and camera; an index is a posture and a turn."""
+"""Scenes and their views: one seed is one person, wardrobe, place, light and camera.
+
+An index is a posture and a turn.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,14 @@ from . import motion
 from .background import paint_background
 from .figure import Body, Figure
 from .head import Face, Hair, sample_face, sample_hair
-from .render import LABEL, Camera, Canvas, Look, compose, scatter, tailor
+from .render import Camera, Canvas, compose, scatter
+from .tailor import LABEL, Look, tailor
 from .wardrobe import Garment, Outfit, sample_outfit
 
 VERSION = 1  # raised with every change of pictures
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Person:
     body: Body
     face: Face
@@ -30,7 +34,7 @@ class Person:
     outfit: Outfit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Everything that stays the same within a clip. Make one with `Scene.from_seed`."""
 
@@ -41,7 +45,8 @@ class Scene:
     horizon: float
     place: float  # horizontal middle, fraction of the width
     light: tuple[float, float, float]  # unit vector towards the light
-    looks: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # memory of what each size needs; never changes a result
+    # memory of what each size needs; never changes a result
+    looks: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def from_seed(seed: int) -> Scene:
@@ -57,21 +62,36 @@ class Scene:
             floor = 0.10 + fill
         light = np.array([rng.uniform(-0.8, 0.8), rng.uniform(0.5, 1.0), rng.uniform(0.6, 1.0)])
         light /= np.linalg.norm(light)
-        return Scene(int(seed), person, float(fill), float(floor), float(min(floor - rng.uniform(0.06, 0.16), 0.9)),
-                     float(0.5 + rng.uniform(-0.04, 0.04)), tuple(light.tolist()))  # fmt: skip
+        return Scene(
+            int(seed),
+            person,
+            float(fill),
+            float(floor),
+            float(min(floor - rng.uniform(0.06, 0.16), 0.9)),
+            float(0.5 + rng.uniform(-0.04, 0.04)),
+            tuple(light.tolist()),
+        )
 
     def view(self, index: int, size: int | tuple[int, int] = 128) -> View:
-        """View `index` (>= 0): a random posture, turn and small shift. `size` is a side or (height, width) in pixels, 32 at least."""
+        """View `index` (>= 0): a random posture, turn and small shift.
+
+        `size` is a side or (height, width) in pixels, 32 at least.
+        """
         rng = np.random.default_rng([self.seed, 1 + int(index), VERSION, 7])
         posture = motion.sample_posture(rng)
         posture[figures.INDEX["shift_x"]] = rng.uniform(-0.16, 0.16)
         posture[figures.INDEX["shift_y"]] = rng.uniform(-0.03, 0.05)
         return View(self, self.person.outfit, posture, _size(size))
 
-    def clip(self, kind: str, num_frames: int, fps: float = 30, size: int | tuple[int, int] = 128) -> Sequence[View]:
+    def clip(
+        self, kind: str, num_frames: int, fps: float = 30, size: int | tuple[int, int] = 128
+    ) -> Sequence[View]:
         """A smooth clip of 'dance', 'walk', 'wave' or 'turn': a sequence of lazy views."""
-        rng = np.random.default_rng([self.seed, motion.CLIPS.index(kind) if kind in motion.CLIPS else 0, VERSION, 11])
-        return [View(self, self.person.outfit, posture, _size(size)) for posture in motion.clip_postures(kind, rng, num_frames, fps)]
+        if kind not in motion.CLIPS:
+            raise ValueError(f"unknown clip {kind!r}: choose one of {', '.join(motion.CLIPS)}")
+        rng = np.random.default_rng([self.seed, motion.CLIPS.index(kind), VERSION, 11])
+        postures = motion.clip_postures(kind, rng, num_frames, fps)
+        return [View(self, self.person.outfit, posture, _size(size)) for posture in postures]
 
     def camera(self, size: tuple[int, int]) -> Camera:
         height, width = size
@@ -83,16 +103,20 @@ class Scene:
 
     def backdrop(self, size: tuple[int, int]) -> np.ndarray:
         """The place without the person, float32 (H, W, 3)."""
-        return self._remember(("backdrop", size), lambda: paint_background(np.random.default_rng([self.seed, VERSION, 13]), *size, self.horizon))
+        rng = np.random.default_rng([self.seed, VERSION, 13])
+        return self._remember(("backdrop", size), lambda: paint_background(rng, *size, self.horizon))
 
     def look(self, outfit: Outfit, size: tuple[int, int]) -> Look:
         scale = self.camera(size).scale
         person = self.person
-        return self._remember((outfit, scale), lambda: tailor(person.body, person.face, person.hair, outfit, scale))
+        return self._remember(
+            (outfit, scale), lambda: tailor(person.body, person.face, person.hair, outfit, scale)
+        )
 
     def _remember(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self.looks:
-            while len(self.looks) >= 8:  # other garments and sizes come and go: a look is 2 MB at 128 px, 30 MB at 512
+            # other garments and sizes come and go: a look is 2 MB at 128 px, 30 MB at 512
+            while len(self.looks) >= 8:
                 self.looks.pop(next(iter(self.looks)))
             self.looks[key] = make()
         return self.looks[key]
@@ -109,7 +133,7 @@ def _fine(size: tuple[int, int]) -> int:
     return 2 if min(size) >= 112 else 4  # fine pixels per pixel: small pictures need smoother edges
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One picture and its truth, rendered when asked for. `size` is (height, width)."""
 
@@ -134,7 +158,8 @@ class View:
         margin = 0.02 * min(height, width)
         step = np.zeros(3)
         if self.scene.fill < 1:  # whole figures are pushed into the picture; cut ones only sideways
-            below = height - high[1] - margin - 0.03 * camera.scale  # room under the feet; they matter more than a raised hand
+            # room under the feet; they matter more than a raised hand
+            below = height - high[1] - margin - 0.03 * camera.scale
             down = min(max(0.0, margin - low[1]), max(below, 0.0))
             step[1] = (max(-below, 0.0) - down) / camera.scale
         right, left = max(0.0, margin - low[0]), max(0.0, high[0] + margin - width)
@@ -146,14 +171,17 @@ class View:
         scene = self.scene
         person = scene.person
         look = scene.look(self.outfit, self.size)
-        return scatter(self.figure, person.body, person.hair, self.outfit, look, scene.camera(self.size), np.array(scene.light))
+        camera, light = scene.camera(self.size), np.array(scene.light)
+        return scatter(self.figure, person.body, person.hair, self.outfit, look, camera, light)
 
     @cached_property
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3) RGB."""
         camera = self.scene.camera(self.size)
         background = self.scene.backdrop(self.size) * self._shadow(camera)[..., None]
-        return compose(self.canvas, self.scene.look(self.outfit, self.size), background, camera.scale, _fine(self.size))
+        return compose(
+            self.canvas, self.scene.look(self.outfit, self.size), background, camera.scale, _fine(self.size)
+        )
 
     def _shadow(self, camera: Camera) -> np.ndarray:
         """Soft dark spots under the feet: brightness (H, W) of the background."""
@@ -164,14 +192,21 @@ class View:
         scale = camera.scale / fine
         y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
         dark = np.zeros((height, width), np.float32)
-        for (sx, sy), foot in zip(spots, feet):
+        for (sx, sy), foot in zip(spots, feet, strict=True):
             weight = 0.45 * np.exp(-max(foot[1] - 0.08, 0) * 6)
-            dark += weight * np.exp(-(((y - sy) / (0.05 * scale)) ** 2)) * np.exp(-(((x - sx) / (0.17 * scale)) ** 2))
+            dark += (
+                weight
+                * np.exp(-(((y - sy) / (0.05 * scale)) ** 2))
+                * np.exp(-(((x - sx) / (0.17 * scale)) ** 2))
+            )
         return 1 - np.minimum(dark, 0.6)
 
     @cached_property
     def visible(self) -> np.ndarray:
-        """bool (128,): the joint is the first thing that a ray from the camera meets, by the depth of the fine canvas."""
+        """bool (128,).
+
+        The joint is the first thing that a ray from the camera meets, by the depth of the fine canvas.
+        """
         camera = self.scene.camera(self.size)
         points = camera.project(self.figure.joints)
         height, width = camera.size
@@ -189,17 +224,24 @@ class View:
         fractions = points / (camera.size[1], camera.size[0])
         inside = ((fractions >= 0) & (fractions < 1)).all(1)
         scores = np.where(inside, np.where(self.visible, 1.0, 0.5), 0.0)
-        return Pose(np.where(inside[:, None], fractions, 0).astype(np.float32), scores.astype(np.float32), self.size)
+        return Pose(
+            np.where(inside[:, None], fractions, 0).astype(np.float32), scores.astype(np.float32), self.size
+        )
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """uint8 (H, W): the part that covers most of each pixel, names in LABELS; background where the person covers less than half."""
+        """uint8 (H, W): the part that covers most of each pixel, names in LABELS.
+
+        Background where the person covers less than half.
+        """
         fine = _fine(self.size)
         look = self.scene.look(self.outfit, self.size)
         sample = self.canvas.sample
         label = np.where(sample >= 0, look.label[sample], 0)
         height, width = self.size
-        cells = label.reshape(height, fine, width, fine).transpose(0, 2, 1, 3).reshape(height, width, fine * fine)
+        cells = (
+            label.reshape(height, fine, width, fine).transpose(0, 2, 1, 3).reshape(height, width, fine * fine)
+        )
         votes = np.stack([(cells == k).sum(-1) for k in range(len(LABEL))], -1)
         person = votes[..., 1:].sum(-1) * 2 >= fine * fine
         return np.where(person, 1 + votes[..., 1:].argmax(-1), 0).astype(np.uint8)
@@ -214,15 +256,23 @@ class View:
         return self.labels == LABEL[garment]
 
     def dressed(self, clothes: Outfit | Garment) -> View:
-        """The same person, posture and place in other clothes: a whole outfit, or a garment in place of its kind."""
+        """The same person, posture and place in other clothes.
+
+        A whole outfit, or a garment in place of its kind.
+        """
         outfit = clothes if isinstance(clothes, Outfit) else self.outfit.wearing(clothes)
         return dataclasses.replace(self, outfit=outfit)
 
 
 def _buried() -> np.ndarray:
-    """How deep each joint lies under its own surface, metres with slack: a surface this much nearer is still the joint's own."""
+    """How deep each joint lies under its own surface, metres with slack.
+
+    A surface this much nearer is still the joint's own.
+    """
     depth = np.full(128, 0.035)
-    depth[BODY] = [0.04, 0.13, 0.11, 0.09, 0.07, 0.11, 0.09, 0.07, 0.19, 0.12, 0.09, 0.19, 0.12, 0.09, 0.03, 0.03, 0.035, 0.035]
+    # nose, neck, arms, legs, eyes, ears
+    arm, leg = (0.11, 0.09, 0.07), (0.19, 0.12, 0.09)
+    depth[BODY] = (0.04, 0.13, *arm, *arm, *leg, *leg, 0.03, 0.03, 0.035, 0.035)
     return depth
 
 
@@ -231,6 +281,8 @@ _BURIED = _buried()
 
 def contact_sheet(seeds: Sequence[int], views: int = 6, size: int | tuple[int, int] = 128) -> np.ndarray:
     """A picture of pictures, uint8: one row per seed, one column per view."""
-    rows = [np.concatenate([Scene.from_seed(seed).view(index, size).image for index in range(views)], 1) for seed in seeds]
+    rows = [
+        np.concatenate([Scene.from_seed(seed).view(index, size).image for index in range(views)], 1)
+        for seed in seeds
+    ]
     return np.concatenate(rows, 0)
-
