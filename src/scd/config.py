@@ -17,7 +17,7 @@ class NetworkConfig:
     block_out_channels: tuple[int, ...] = (128, 160, 192)  # one level each; all of them with self-attention
     layers_per_block: int = 1
     head_channels: int = 32
-    latent_channels: int = 32
+    latent_channels: int = 48
     whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
     pose_channels: tuple[int, ...] = (24, 64, 128)
     pose_stride: int = 2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step

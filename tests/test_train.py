@@ -1,0 +1,158 @@
+"""Training: exact resume, sample-by-sample accumulation, checkpoints that are whole or absent, and learning at all."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scd import checkpoint, model, train
+from scd.config import PRESETS, TrainConfig, from_json, to_json
+from scd.data.collate import collate
+from scd.data.world import WorldPictures
+from scd.types import UserError
+
+TINY = replace(PRESETS["world-tiny"], steps=6, save_every=3, sample_every=100)
+
+
+@pytest.fixture(autouse=True)
+def few_codec_pictures(monkeypatch):
+    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
+    monkeypatch.setattr(train, "sample_grid", lambda pipe, path, size: {}, raising=False)
+    monkeypatch.setattr("scd.evaluate.sample_grid", lambda pipe, path, size: {})
+
+
+def weights(pipe):
+    return {k: v.clone() for part in (pipe.unet, pipe.pose_encoder) for k, v in part.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_resume_equals_uninterrupted_to_the_bit(tmp_path):
+    whole = weights(train.train(TINY, tmp_path / "whole", model.build(TINY)))
+    first = weights(train.train(replace(TINY, steps=3), tmp_path / "parts", model.build(TINY)))
+    parts = weights(train.train(TINY, tmp_path / "parts", model.build(TINY)))
+    assert same(whole, parts)
+    assert not same(first, parts)
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "parts" / "model" / "model_index.json").is_file()
+
+
+def test_a_half_written_checkpoint_is_never_used(tmp_path, monkeypatch):
+    train.train(replace(TINY, steps=3), tmp_path / "run", model.build(TINY))
+    good = checkpoint.checkpoints(tmp_path / "run")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device.*free some space"):
+        train.train(TINY, tmp_path / "run", model.build(TINY))
+    assert checkpoint.checkpoints(tmp_path / "run") == good
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
+    run = tmp_path / "run"
+    train.train(replace(TINY, steps=3), run, model.build(TINY))
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        train.train(replace(TINY, lr=1e-5), run, model.build(TINY))
+    newest = checkpoint.checkpoints(run)[-1]
+    (newest / "ema.safetensors").write_bytes(b"1234")
+    with pytest.raises(UserError, match="damaged checkpoint.*remove this folder"):
+        train.train(TINY, run, model.build(TINY))
+
+
+def batch_of(config, num):
+    data = WorldPictures(num, config.data.size, config.data.targets, (1.0,), group=num)
+    return [data[i] for i in range(num)]
+
+
+def test_gradient_accumulation_of_4_equals_one_batch(tmp_path, monkeypatch):
+    """Four people one after the other leave the parameters where four at once do: nothing is shared behind the scenes."""
+    pipe = model.build(TINY)
+    samples = batch_of(TINY, 4)
+    given = []
+
+    def fixed(trainee, pipe, batch, generator, config):
+        given.append(len(batch.targets))
+        z_r, z_0 = (pipe.encode_pictures(x.flatten(0, 1).float() / 127.5 - 1) for x in (batch.references, batch.targets))
+        references = z_r.unflatten(0, (len(batch.references), -1))
+        owner = [i // config.data.targets for i in range(len(z_0))]
+        drawings = [x.float() / 255 for x in (batch.reference_drawings, batch.target_drawings.flatten(0, 1))]
+        t = torch.full((len(z_0),), 500)
+        prediction = trainee(references, 0.5 * z_0, t, *drawings, pipe.training_context(batch.references, owner), owner)
+        return (prediction - z_0).square().mean()
+
+    def gradients(groups):
+        trainee = train.Trainee(pipe)
+        trainee.zero_grad()
+        for start in range(0, 4, groups):
+            (fixed(trainee, pipe, collate(samples[start : start + groups]), None, TINY) * groups / 4).backward()
+        return {n: p.grad.clone() for n, p in trainee.named_parameters() if p.grad is not None}
+
+    together, apart = gradients(4), gradients(1)
+    assert given == [4, 1, 1, 1, 1]
+    scale = max(g.abs().max() for g in together.values())
+    assert all((together[n] - apart[n]).abs().max() < 1e-5 * scale for n in together)
+
+
+def test_accumulation_runs_in_the_trainer(tmp_path):
+    config = replace(TINY, steps=2, accumulation=4)
+    train.train(config, tmp_path, model.build(config))
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[1]["targets"] == 2 * 4 * 2 * 2
+
+
+def test_checkpointing_gives_the_same_step(tmp_path):
+    a, b = (
+        weights(train.train(replace(TINY, steps=1, checkpointing=c), tmp_path / str(c), model.build(TINY))) for c in (False, True)
+    )
+    assert all((a[k] - b[k]).abs().max() < 1e-4 for k in a)
+
+
+def test_loss_is_over_targets_and_drops_references(monkeypatch):
+    """With every reference dropped, the references' pixels cannot matter; with none dropped they do."""
+    pipe = model.build(TINY)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    trainee = train.Trainee(pipe)
+    batch = collate(batch_of(TINY, 2))
+    other = replace(batch, references=255 - batch.references)
+
+    def loss(b, drop):
+        return train.step_loss(trainee, pipe, b, torch.Generator().manual_seed(0), replace(TINY, drop_reference=drop)).item()
+
+    assert loss(batch, 1.0) == loss(other, 1.0)
+    assert loss(batch, 0.0) != loss(other, 0.0)
+
+
+@pytest.mark.slow
+def test_overfitting_one_person_works(tmp_path):
+    config = replace(TINY, steps=300, overfit=1, save_every=1000, lr=2e-3, drop_reference=0.0, data=replace(TINY.data, augment=False))
+    train.train(config, tmp_path, model.build(config))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in line]
+    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
+
+
+def test_config_round_trip_and_errors():
+    assert from_json(to_json(PRESETS["world-pictures"])) == PRESETS["world-pictures"]
+    with pytest.raises(UserError, match="unknown settings speed for TrainConfig"):
+        from_json('{"speed": 1}')
+
+
+def test_learning_rate_schedule():
+    config = TrainConfig(lr=1.0, warmup=4, steps=10, cooldown=2)
+    assert [train.learning_rate(config, i) for i in (0, 3, 5, 8, 9)] == [0.25, 1.0, 1.0, 1.0, 0.5]
+
+
+def test_samples_depend_on_their_index_alone():
+    a, b = (WorldPictures(100, 32, 2, (0.5, 0.5), group=2) for _ in range(2))
+    b[7]
+    for x, y in zip(a[3].__dict__.values(), b[3].__dict__.values(), strict=True):
+        assert (x == y).all()
+    assert len(a[2].references) == len(a[3].references)
+    repeated = WorldPictures(100, 32, 2, repeat=1, augment=False)
+    assert (repeated[0].targets == repeated[5].targets).all()
