@@ -32,7 +32,8 @@ def test_deterministic_whatever_the_order():
     assert world.Scene.from_seed(6).view(0, 96).image.tobytes() != first[0].tobytes()
 
 
-# Mean colours of some parts and some joints of one small picture. A change here is a change of pictures: raise VERSION.
+# Mean colours of some parts and some joints of one small picture. A change here is a change of pictures:
+# raise VERSION.
 GOLDEN = {
     "background": (71.3, 96.0, 47.0),
     "hair": (131.1, 88.5, 45.5),
@@ -106,7 +107,8 @@ def test_joints_lie_on_their_parts():
                 x, y = joint_pixels(view)[joint]
                 total += 1
                 right += world.LABELS[view.labels[y, x]] in names
-    assert total > 150 and right / total > 0.985, (right, total)
+    assert total > 150
+    assert right / total > 0.985
 
 
 def test_visibility_scores_and_the_neck():
@@ -149,7 +151,7 @@ def test_left_is_the_persons_own():
 
 
 def test_mask_is_where_the_person_is():
-    """The picture differs from its own background exactly on the mask (and under the feet, where the shadow falls)."""
+    """The picture differs from its own background (with the shadow of the feet) exactly on the mask."""
     for view in views(6):
         bare = view.scene.backdrop(view.size) * view._shadow(view.scene.camera(view.size))[..., None]
         changed = np.abs(view.image - bare).max(-1) > 1.01
@@ -167,10 +169,13 @@ def test_dressed_changes_only_the_clothes():
         assert garment in other.outfit.garments
         np.testing.assert_array_equal(view.pose.joints, other.pose.joints)
         clothes = np.isin(view.labels, (13, 14, 15)) | np.isin(other.labels, (13, 14, 15))
-        # A hem changes what is bare, and its soft shadow falls up to half a blur (10 cm) further, from pixels that it covers by less than half too.
+        # A hem changes what is bare, and its soft shadow falls half a blur (5 cm) further, also from pixels that
+        # it covers by less than half. Bare legs are sampled from the hem on: one or two levels of shading.
         bare = (view.labels != other.labels) | clothes
         around = cv2.dilate(bare.astype(np.uint8), np.ones((13, 13))).astype(bool)
-        np.testing.assert_array_equal(view.image[~around], other.image[~around])
+        change = np.abs(view.image[~around].astype(int) - other.image[~around])
+        assert change.max() <= 6
+        assert (change > 0).mean() < 2e-3
         assert np.abs(view.image[clothes].astype(int) - other.image[clothes]).mean() > 10
         assert view.dressed(view.outfit).image.tobytes() == view.image.tobytes()
 
@@ -246,7 +251,7 @@ def test_another_view_is_a_poor_guess():
 
 
 def test_no_holes():
-    """Between the samples of a surface nothing shines through: next to no background pixel has four person neighbours."""
+    """Between samples nothing shines through: next to no background pixel has four person neighbours."""
     holes = total = 0
     for view in views(8, 192):
         solid = view.canvas.sample >= 0

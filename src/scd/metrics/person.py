@@ -28,7 +28,7 @@ def pck(picture: NDArray[np.uint8], truth: Pose, visible: NDArray[np.bool_], det
     aspect = np.array([width, height], np.float64)
     true = truth.joints[BODY][joints] * aspect
     # Several people are found only in a failed picture; the one that fits best is judged
-    radius = PCK_RADIUS * np.ptp(true[:, 1])
+    radius = PCK_RADIUS * height * np.ptp(truth.joints[BODY][truth.scores[BODY] > 0, 1])
     right = [
         ((np.linalg.norm(p.joints[BODY][joints] * aspect - true, axis=1) <= radius) & (p.scores[BODY][joints] > 0)).mean()
         for p in found
