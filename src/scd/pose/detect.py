@@ -20,8 +20,8 @@ log = logging.getLogger("scd")
 
 MIN_BODY_JOINTS = 5  # fewer joints with a score of 0.3 are a shadow or a coat, not a person
 MAX_PEOPLE = 8
-# Smaller pictures are enlarged for MediaPipe. Of 60 drawn people 64 pixels high it found 49 instead of 48, with
-# joints off by 1.2 % of the picture instead of 1.4; from 128 pixels on it makes no difference.
+# Smaller pictures are enlarged for MediaPipe. In 60 drawn pictures of 64 pixels it found 49 people instead of
+# 48, with joints off by 1.2 % of the picture instead of 1.4; from 128 pixels on it makes no difference.
 DETECTOR_SIDE = 256
 GREY = 127
 
