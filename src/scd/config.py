@@ -21,7 +21,7 @@ class NetworkConfig:
     whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
     pose_channels: tuple[int, ...] = (24, 64, 128)
     pose_stride: int = 2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
     # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring pixels of small drawn
     # pictures agree, so the same noise hides less of them.
     beta_start: float = 0.0025
@@ -110,6 +110,12 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
     return cls(**out)
 
 
+def same_run(a: TrainConfig, b: TrainConfig) -> bool:
+    """Whether one run folder can hold both: only how long it goes on, and how often it writes, may differ."""
+    free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
+    return replace(a, **free) == replace(b, **free)
+
+
 def load_config(path: Path) -> TrainConfig:
     """A run folder's config.json. Raises UserError when it is missing or damaged."""
     try:
@@ -118,4 +124,4 @@ def load_config(path: Path) -> TrainConfig:
         raise UserError(f"{path}: no readable training config ({error})") from error
 
 
-__all__ = ["PRESETS", "DataConfig", "NetworkConfig", "TrainConfig", "from_json", "load_config", "replace", "to_json"]
+__all__ = ["PRESETS", "DataConfig", "NetworkConfig", "TrainConfig", "from_json", "load_config", "replace", "same_run", "to_json"]

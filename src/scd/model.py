@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from scd.checkpoint import checkpoints, export
 from scd.codec import PatchCodec
-from scd.config import NetworkConfig, TrainConfig
+from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
@@ -30,11 +31,38 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
 
     auto: the first accelerator there is, in half precision on CUDA, float32 elsewhere. Raises UserError.
     """
-    path = embedded_folder() if path_or_id is None else path_or_id
+    path = str(embedded_folder() if path_or_id is None else path_or_id)
     if path_or_id is None and not (embedded_folder() / "model_index.json").is_file():
         raise UserError(f"{path}: the embedded model is missing from this installation; install the package again")
+    if not Path(path).exists() and (path.count("/") != 1 or Path(path).parent.is_dir()):
+        raise UserError(f"{path}: there is no such folder; give a model folder, or the id of one on the Hugging Face hub (NAME/MODEL)")
     place = resolve_device(device)
-    return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
+    try:
+        return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # what diffusers says about damaged folders and unreachable ids
+        raise UserError(f"{path}: no model that can be loaded ({' '.join(str(error).split())[:200]})") from error
+
+
+def start(config: TrainConfig, run: Path) -> SCDPipeline:
+    """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a new pipeline (`config.init`),
+    exported there at once, so that the codec and everything else that does not learn stays as it was. Raises UserError.
+    """
+    folder, settings = run / "model", run / "config.json"
+    if settings.exists():
+        if same_run(load_config(settings), config):
+            if folder.exists():
+                return load(folder, "cpu", "float32")
+        elif checkpoints(run):
+            raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
+    if config.init == "scratch":
+        pipe = build(config)
+    else:
+        pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+    run.mkdir(parents=True, exist_ok=True)
+    settings.unlink(missing_ok=True)  # until the new model stands
+    export(pipe, folder)
+    settings.write_text(to_json(config))
+    return pipe
 
 
 def resolve_device(name: str) -> torch.device:
@@ -67,7 +95,7 @@ def build(config: TrainConfig) -> SCDPipeline:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         unet = build_unet(network, config.data.size // 8)
-        pose_encoder = PoseEncoder(network.block_out_channels[0], network.pose_channels, network.pose_stride)
+        pose_encoder = build_pose_encoder(network)
     return SCDPipeline(
         vae, unet, pose_encoder, build_scheduler(network),
         default_size=config.data.size, default_guidance=1.5, world_version=world.VERSION,
@@ -90,6 +118,10 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
         cross_attention_dim=network.block_out_channels[0],
         use_linear_projection=True,
     )
+
+
+def build_pose_encoder(network: NetworkConfig) -> PoseEncoder:
+    return PoseEncoder(network.block_out_channels[0], network.pose_channels, network.pose_stride)
 
 
 def build_scheduler(network: NetworkConfig) -> DDIMScheduler:

@@ -8,7 +8,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, process
 from scd.backbones.unet import joint
-from scd.config import TrainConfig, load_config, to_json
+from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
 from scd.data.world import FIRST_TRAINING_SEED, WorldPictures
 from scd.pipeline import SCDPipeline
@@ -213,11 +212,8 @@ def _keep_freed_memory() -> None:
 def _claim(run: Path, config: TrainConfig) -> None:
     """A run folder belongs to one config; only how long it goes on and what is written may change."""
     path = run / "config.json"
-    free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
-    if path.exists():
-        there = load_config(path)
-        if replace(there, **free) != replace(config, **free) and checkpoint.checkpoints(run):
-            raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
+    if path.exists() and not same_run(load_config(path), config) and checkpoint.checkpoints(run):
+        raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
     path.write_text(to_json(config))
 
 

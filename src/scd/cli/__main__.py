@@ -1,0 +1,7 @@
+"""`python -m scd.cli`, the same as `scd`."""
+
+import sys
+
+from scd.cli import main
+
+sys.exit(main())

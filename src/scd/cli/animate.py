@@ -1,0 +1,164 @@
+"""`scd animate`: the person of one picture, read once, in the poses of others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scd import __version__, media
+from scd.cli.job import KIND, Job, plan
+from scd.cli.models import identity, load_pipeline, require_same
+from scd.cli.options import Animate
+from scd.cli.terminal import progress
+from scd.pipeline import SCDPipeline, split_generator
+from scd.pose import detect
+from scd.pose.draw import draw_pose
+from scd.types import Pose, UserError
+
+log = logging.getLogger("scd")
+SHEET_SIDE = 256  # pixels, at least, of a picture's longer side on a sheet
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+
+def animate(options: Animate) -> None:
+    """Run the verb: write the pictures, their record and the sheet, and print their names. Raises UserError."""
+    job = plan(options)
+    image = media.read_image(job.reference)
+    reference_pose, poses = _find_poses(job, image)
+    pipe = load_pipeline(job.model)
+    if job.expected is not None:
+        require_same(identity(pipe, job.model), job.expected)
+    if pipe.config.world_version is not None and not _is_drawn(job.reference):
+        log.info(
+            "this model knows drawn people at %d px: for photographs give --model a folder trained on photographs",
+            pipe.config.default_size,
+        )
+    record = _record(job, pipe)
+    size = pipe.config.default_size
+    frame, placement = media.fit(image, (size, size), fill=border_colour(image))
+    moved = placement.apply_to_pose(reference_pose)
+    reference = pipe.encode_reference(frame, moved)
+
+    rows: list[list[Picture]] = []
+    with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
+        for pose in poses:
+            for generator in split_generator(torch.Generator().manual_seed(record["seed"]), job.num):
+                picture, drawing = _paint(pipe, reference, pose, generator, advance)
+                media.write_image(job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force)
+                rows.append([_cropped(frame, placement), drawing, picture])
+    if job.sheet is not None:
+        cells = [[_enlarged(cell) for cell in row] for row in rows]
+        sheet = media.contact_sheet(cells, ["reference", "pose", "result"])
+        media.write_image(job.sheet, sheet, record, job.force)
+    with media.replacing(job.record, job.force) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path in [*job.names, *([job.sheet] if job.sheet else [])]:
+        print(path)
+
+
+def border_colour(image: Picture) -> list[int]:
+    """The median colour of a picture's border, (3,) 0..255: padding with it makes no edge that the network would have to explain."""
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return [int(value) for value in np.median(border, axis=0)]
+
+
+def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
+    """The reference's pose and all the frames': looked for in the pictures as they are, before they are fitted to the model."""
+    pictures = [path for path, frames in job.poses if frames is None]
+    needed = len(pictures) + (job.reference_pose is None)
+    found: dict[Path, Pose] = {}
+    reference_pose = job.reference_pose[0] if job.reference_pose else None
+    if reference_pose is not None and not _same_shape(reference_pose.size, image.shape):
+        height, width = reference_pose.size
+        raise UserError(
+            f"--reference-pose is of a picture of {width}x{height} pixels, {job.reference} has {image.shape[1]}x{image.shape[0]}"
+        )
+    if needed:
+        with progress("finding poses", needed) as advance:
+            detector = detect.get_detector(job.detector)
+            if reference_pose is None:
+                reference_pose = detect.detect_one(image, job.person, str(job.reference), detector)
+                advance()
+            for path in pictures:
+                if path not in found:
+                    found[path] = detect.detect_one(media.read_image(path), job.person, str(path), detector)
+                advance()
+    assert reference_pose is not None
+    return reference_pose, [pose for path, frames in job.poses for pose in ([found[path]] if frames is None else frames)]
+
+
+def _same_shape(size: tuple[int, int], shape: tuple[int, ...]) -> bool:
+    """Whether two pictures have one aspect ratio, up to two percent (rounding, and the longest side that is read)."""
+    return abs(size[0] * shape[1] / (size[1] * shape[0]) - 1) < 0.02
+
+
+def _paint(
+    pipe: SCDPipeline, reference: Any, pose: Pose, generator: torch.Generator | None, advance: Callable[..., None]
+) -> tuple[Picture, Picture]:
+    """One picture and the drawing of its pose, both in the aspect ratio of the pose's picture.
+
+    One at a time: a picture is the same to the bit however many are asked for, and the memory does not grow with them.
+    """
+    size = pipe.config.default_size
+    placement = media.place(pose.size, (size, size))
+    moved = placement.apply_to_pose(pose)
+
+    def step(*_: Any) -> dict:
+        advance()
+        return {}
+
+    values = pipe(
+        reference, [moved], size, size, generator=[generator] if generator else None, output_type="np", callback_on_step_end=step
+    ).images[0]  # pyright: ignore[reportAttributeAccessIssue]
+    if not np.isfinite(values).all():
+        raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
+    picture = np.rint(values * 255).astype(np.uint8)
+    return _cropped(picture, placement), _cropped(draw_pose(moved, (size, size)), placement)
+
+
+def _cropped(picture: Picture, placement: media.Placement) -> Picture:
+    """What lies in the frame without the padding."""
+    left, top, right, bottom = placement.target
+    return picture[top:bottom, left:right].copy()
+
+
+def _enlarged(picture: Picture) -> Picture:
+    """Small pictures in whole steps, so that a sheet shows their pixels as they are."""
+    factor = -(-SHEET_SIDE // max(picture.shape[:2]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def _is_drawn(path: Path) -> bool:
+    try:
+        return media.read_settings(path).get("kind") == "world"
+    except UserError:
+        return False
+
+
+def _record(job: Job, pipe: SCDPipeline) -> dict[str, Any]:
+    """All that `--like` needs to paint the same again. Paths stay as they were given."""
+    return {
+        "kind": KIND,
+        "version": __version__,
+        "inputs": job.inputs,
+        "canvas": job.canvas,
+        "model": identity(pipe, job.model),
+        "world_version": pipe.config.world_version,
+        "device": torch.device(pipe.device).type,
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "steps": pipe.config.default_steps,
+        "guidance": pipe.config.default_guidance,
+        "seed": job.model.seed or 0,
+        "size": pipe.config.default_size,
+        "num": job.num,
+        "person": job.person,
+        "detector": job.detector,
+        "torch": torch.__version__,
+    }

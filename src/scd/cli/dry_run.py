@@ -1,0 +1,102 @@
+"""`scd train ... --dry-run`: what a run would be and cost, found out on torch's meta device, which computes nothing."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from scd.cli.terminal import table
+from scd.codec import PatchCodec
+from scd.config import TrainConfig, to_json
+from scd.model import build_pose_encoder, build_unet, load
+from scd.train import Trainee
+
+# A learnable parameter in bytes: float32 weight, gradient, two moments of Adam, and the running average
+BYTES_PER_LEARNABLE = 4 * 5
+BYTES_PER_FROZEN = 4
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the final settings, the parameters and the memory estimate."""
+    print(to_json(config))
+    unet, pose_encoder, vae, others = _networks(config)
+    learnable = _count(unet) + _count(pose_encoder)
+    frozen = _count(vae) + sum(map(_count, others))
+    state = learnable * BYTES_PER_LEARNABLE + frozen * BYTES_PER_FROZEN
+    kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1))
+    table("a dry run: nothing was written", {
+        "parameters": f"{learnable + frozen:,}",
+        "learnable parameters": f"{learnable:,}",
+        "targets in a step": f"{config.targets_per_step:,}",
+        "weights, gradients, optimizer, average": _size(state),
+        "activations, about": _size(kept),
+        "memory, about": _size(state + kept),
+    })  # fmt: skip
+
+
+def activation_bytes(config: TrainConfig, unet: nn.Module, pose_encoder: nn.Module, factor: int) -> int:
+    """Bytes that one forward pass keeps for its backward pass, with the largest number of references. The networks are left on the
+    meta device, in the precision of the run: autocast keeps norms in float32, so the truth is a little more."""
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    data, side = config.data, config.data.size // factor
+    groups, references, rows = data.groups, len(data.references), data.groups * data.targets
+    pipe: Any = SimpleNamespace(unet=unet, pose_encoder=pose_encoder, config=SimpleNamespace(reference_timestep=0))
+    trainee = Trainee(pipe).to("meta", dtype).train()
+    if config.checkpointing:
+        unet.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim  # pyright: ignore[reportAttributeAccessIssue]
+    size = data.size
+
+    def new(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, device="meta", dtype=dtype)
+
+    with _saved_bytes() as saved:
+        trainee(
+            new(groups, references, channels, side, side), new(rows, channels, side, side),
+            torch.zeros(rows, dtype=torch.long, device="meta"), new(groups, references, 3, size, size), new(rows, 3, size, size),
+            (new(groups * references, references, width), new(rows, references, width)),
+            [row // data.targets for row in range(rows)],
+        )  # fmt: skip
+    return saved()
+
+
+@contextmanager
+def _saved_bytes():
+    """Counts what autograd keeps inside the block, each storage once, parameters not."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[id(tensor.untyped_storage())] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _networks(config: TrainConfig):
+    if config.init == "scratch":
+        with torch.device("meta"):
+            unet, pose_encoder = build_unet(config.network, config.data.size // 8), build_pose_encoder(config.network)
+            vae = PatchCodec(config.network.latent_channels)
+        from scd.backbones.unet import adapt
+
+        return adapt(unet), pose_encoder, vae, []
+    pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+    return pipe.unet, pipe.pose_encoder, pipe.vae, [m for m in [pipe.image_encoder] if m is not None]
+
+
+def _count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"

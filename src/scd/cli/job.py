@@ -1,0 +1,214 @@
+"""What one `scd animate` will do, settled and checked before the work begins: inputs, names, and what `--like` recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from scd import media
+from scd.cli.options import Animate, ModelOptions
+from scd.pose.files import read_poses
+from scd.pose.skeleton import pose_scale
+from scd.types import Pose, UserError
+
+KIND = "animate"  # of a record; `scd world` writes "world"
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+Person = int | Literal["largest"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an `animate` needs, with nothing left to be refused but what a network would say."""
+
+    reference: Path
+    reference_pose: list[Pose] | None  # one pose, when a file gives it
+    poses: list[tuple[Path, list[Pose] | None]]  # each POSE with the frames of a pose file, None for a picture
+    num: int  # pictures of each pose
+    person: Person
+    canvas: str | None
+    detector: str
+    names: list[Path]  # of all pictures, pose by pose
+    record: Path
+    sheet: Path | None
+    force: bool
+    model: ModelOptions
+    inputs: dict[str, Any]  # paths and hashes, for the record
+    expected: dict[str, Any] | None  # the model that `--like` recorded, when it is to be the same
+
+
+def plan(options: Animate) -> Job:
+    """Settle the job. Raises UserError for missing, changed or unreadable inputs, and for results that exist (without `--force`)."""
+    like = options.like
+    old = {} if like is None else _read_record(like)
+    try:
+        return _plan(options, old)
+    except (KeyError, TypeError, AttributeError) as error:
+        if like is None:
+            raise
+        raise UserError(f"{like}: is no complete record of `scd animate` ({error!r})") from error
+
+
+def _plan(options: Animate, old: dict[str, Any]) -> Job:
+    inputs = old.get("inputs") or {}
+    reference, paths, reference_pose = options.reference, list(options.poses), options.reference_pose
+    if reference is None and old:
+        reference = _unchanged(inputs["reference"], options.like)
+        if reference_pose is None and inputs["reference_pose"]:
+            reference_pose = _unchanged(inputs["reference_pose"], options.like)
+    if not paths and old:
+        paths = [_unchanged(pose, options.like) for pose in inputs["poses"]]
+    if reference is None or not paths:
+        raise UserError("give a REFERENCE and a POSE, both pictures of people: scd animate REFERENCE POSE")
+
+    person = parse_person(_first(options.person, old.get("person"), "largest"))
+    num = _first(options.num, old.get("num"), 1)
+    if num < 1:
+        raise UserError(f"-n {num}: paint one picture of each pose at least")
+    canvas = options.canvas or old.get("canvas")
+    size = parse_canvas(canvas)
+    poses = [(path, frames_of(path, person, size) if is_pose_file(path) else None) for path in paths]
+    total = num * sum(1 if frames is None else len(frames) for _, frames in poses)
+
+    out = _out(options.out, f"{reference.stem}_{paths[0].stem}.png")
+    names = [out] if total == 1 else [_numbered(out, i + 1, total) for i in range(total)]
+    record = out.with_suffix(".json")
+    sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
+    require_free([*names, record, *([sheet] if sheet else [])], options.force)
+    return Job(
+        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num, person,
+        canvas, _first(options.detector, old.get("detector"), "mediapipe"), names, record, sheet, options.force,
+        _merged(options.model, old),
+        {
+            "reference": _identity(reference),
+            "reference_pose": _identity(reference_pose) if reference_pose else None,
+            "poses": [_identity(path) for path in paths],
+        },
+        old["model"] if old and options.model.model is None else None,
+    )  # fmt: skip
+
+
+def _merged(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
+    """Options that were given win over recorded ones; "auto" counts as not given."""
+    if not old:
+        return given
+    recorded = {**old, "model": old["model"]["path"]}
+    unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto")}
+    if unsaid.get("model") == "embedded":
+        unsaid["model"] = None
+    return replace(given, **unsaid)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+# ---- inputs ----
+
+
+def is_pose_file(path: Path) -> bool:
+    """By its name; a folder holds one JSON a frame."""
+    return path.is_dir() or path.suffix.lower() in (".npz", ".json")
+
+
+def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> list[Pose]:
+    """The chosen person in all frames of a pose file. "largest" is decided once for the whole file: the same place in a file is the
+    same person. Raises UserError when a frame does not show that person."""
+    frames = read_poses(path, canvas).frames
+    if person == "largest":
+        people = range(max((len(frame) for frame in frames), default=0))
+        place = max(people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0)
+    else:
+        place = person - 1
+    for number, frame in enumerate(frames, 1):
+        if place >= len(frame) or not frame[place].scores.any():
+            raise UserError(f"{path}: frame {number} of {len(frames)} does not show person {place + 1}: choose another --person")
+    return [frame[place] for frame in frames]
+
+
+def parse_person(text: str | int) -> Person:
+    if text == "largest":
+        return "largest"
+    if str(text).isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UserError(f'--person {text}: say "largest", or a number from 1 on, counted from left to right')
+
+
+def parse_canvas(text: str | None) -> tuple[int, int] | None:
+    """ "1280x720", as people say sizes -> (height, width)."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UserError(f"--canvas {text}: write WIDTHxHEIGHT in pixels, as in 1280x720")
+    return int(height), int(width)
+
+
+def _identity(path: Path) -> dict[str, str]:
+    return {"path": str(path), "sha256": _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    if not path.is_dir():
+        return media.file_hash(path)
+    parts = [f"{file.name} {media.file_hash(file)}\n" for file in sorted(path.glob("*.json"))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _unchanged(identity: dict[str, str], like: Path | None) -> Path:
+    path = Path(identity["path"])
+    if not path.exists():
+        raise UserError(f"{path}, which {like} was made from, is not here: start from the same folder, or name it as an argument")
+    if _hash(path) != identity["sha256"]:
+        raise UserError(f"{path} has changed since {like} was made: bring the old file back, or name it as an argument to use it as it is")
+    return path
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() == ".json":
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: name the OUT.json, or the picture, of an earlier `scd animate`") from None
+        except ValueError as error:
+            raise UserError(f"{path}: is no record of `scd animate` ({error})") from None
+    else:
+        record = media.read_settings(path)
+    if not isinstance(record, dict) or record.get("kind") != KIND:
+        raise UserError(f"{path}: is no record of `scd animate`; name the OUT.json, or the picture, that it wrote")
+    return record
+
+
+# ---- names ----
+
+
+def _out(given: Path | None, default: str) -> Path:
+    if given is None:
+        given = Path("out") / default
+    elif given.is_dir():
+        given = given / default
+    if given.suffix.lower() not in ENDINGS:
+        raise UserError(f"{given}: a picture's name ends in {', '.join(ENDINGS)}")
+    return given
+
+
+def _numbered(out: Path, number: int, total: int) -> Path:
+    return out.with_name(f"{out.stem}-{number:0{max(2, len(str(total)))}d}{out.suffix}")
+
+
+def require_free(paths: Sequence[Path], force: bool) -> None:
+    """UserError, before any work, for a result that exists (without `force`) or whose folder cannot be written to."""
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a file in it")
+        if path.exists() and not force:
+            raise UserError(f"{path} exists already: choose another name, or --force to replace it")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise UserError(f"{path} cannot be written: {above} is a file, not a folder")
+        if not os.access(above, os.W_OK):
+            raise UserError(f"{path} cannot be written: {above} may not be written to")

@@ -1,0 +1,208 @@
+"""What each verb of the command line takes: typed fields with their help. Nothing heavy is imported to parse or to explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
+
+from scd.config import TrainConfig
+
+# None stands for "not said": the default is then the model's own, or what `--like` recorded.
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
+Verbose = Annotated[bool, FlagCreatePairsOff, arg(aliases=["-v"], help_behavior_hint="")]
+OutFile = Annotated[Path | None, DisallowNone, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+File = Annotated[Path | None, DisallowNone, arg(metavar="FILE", help_behavior_hint="")]
+Number = Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")]
+Count = Annotated[int | None, DisallowNone, arg(aliases=["-n"], metavar="N", help_behavior_hint="")]
+Person = Annotated[str | None, DisallowNone, arg(metavar="largest|N", help_behavior_hint="")]
+Canvas = Annotated[str | None, DisallowNone, arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, where, and how it paints."""
+
+    model: Annotated[str | None, DisallowNone, arg(metavar="FOLDER|ID", help_behavior_hint="")] = None
+    """A model folder, or the id of one on the Hugging Face hub. Default: the embedded model."""
+    device: Device = "auto"
+    """auto: the first accelerator there is."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float16 on CUDA, float32 elsewhere."""
+    steps: Number = None
+    """Denoising steps. Default: the model's own."""
+    guidance: Annotated[float | None, DisallowNone, arg(metavar="SCALE", help_behavior_hint="")] = None
+    """Strength of the reference; 1 is unguided and takes half the time. Default: the model's own."""
+    seed: Number = None
+    """Of the initial noise. Default: 0."""
+    size: Number = None
+    """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
+
+
+@dataclass(frozen=True)
+class Animate:
+    """Paint the person of REFERENCE in the pose of each POSE.
+
+    A POSE is a picture of anybody, or a pose file (scd .npz, OpenPose or DWPose .json). Each picture carries its settings,
+    and OUT.json beside it repeats it: `scd animate --like OUT.json`.
+    """
+
+    reference: Annotated[Positional[Path | None], arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    """A picture of the person."""
+    poses: Annotated[Positional[tuple[Path, ...]], arg(metavar="POSE [POSE ...]", help_behavior_hint="")] = ()
+    """Pictures of people, or pose files."""
+    out: OutFile = None
+    """The result: .png, .jpg or .webp; several are numbered OUT-01.png ... Default: out/REFERENCE_POSE.png."""
+    num: Count = None
+    """Pictures of each pose; picture i is the same for any N. Default: 1."""
+    sheet: Flag = False
+    """Also write OUT-sheet.png: reference, pose and result side by side."""
+    like: File = None
+    """Repeat what this OUT.json (or picture) records. Other options that are given win."""
+    person: Person = None
+    """Whom, where a picture shows several: the largest, or number N from the left. Default: largest."""
+    detector: Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")] = None
+    """Who finds poses in pictures. Default: mediapipe."""
+    reference_pose: File = None
+    """A pose file of the reference picture, in place of looking for it."""
+    canvas: Canvas = None
+    """Pixels of the pictures behind pose files that do not say it, as OpenPose's do not."""
+    force: Flag = False
+    """Replace files that exist."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.cli.animate import animate
+
+        animate(self)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Find the people in a picture and write their poses."""
+
+    input: Annotated[Positional[Path], arg(metavar="INPUT")]
+    """A picture, or a pose file (OpenPose or DWPose .json, scd .npz) to convert."""
+    out: OutFile = None
+    """The pose file, .npz. Default: out/INPUT.npz."""
+    draw: File = None
+    """Also draw the poses over the picture (of a pose file: on black)."""
+    detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
+    """Who finds them."""
+    canvas: Canvas = None
+    """Pixels of the picture behind a pose file that does not say it, as OpenPose's do not."""
+    force: Flag = False
+    """Replace files that exist."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> None:
+        from scd.cli.pose import pose
+
+        pose(self)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train with these settings. The same command again continues where it stopped.
+
+    RUN/model is the result, to be given as `--model`; RUN/samples shows what it paints, RUN/log.jsonl the loss.
+    """
+
+    config: Annotated[TrainConfig, arg(name="")]
+    run_folder: Annotated[Path | None, DisallowNone, arg(name="run", metavar="FOLDER", help_behavior_hint="")] = None
+    """Where everything is written. Default: run/PRESET."""
+    device: Device = "auto"
+    """Where to train."""
+    dry_run: Flag = False
+    """Print the final settings, the parameters and an estimate of the memory, and stop."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> None:
+        from scd.cli.train import train
+
+        train(self)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on held-out people with exact truth: a table, then one line of JSON."""
+
+    data: Annotated[Positional[Literal["world"]], arg(metavar="{world}")]
+    """What to measure on: drawn people that training never sees."""
+    num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 64
+    """People; three times as many pictures are painted."""
+    sheet: File = None
+    """Also write a sheet of references, poses, results and truths."""
+    force: Flag = False
+    """Replace the sheet if it exists."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.cli.measure import evaluate
+
+        evaluate(self)
+
+
+@dataclass(frozen=True)
+class World:
+    """Draw people of the procedural world: a sheet of them, or a folder of pictures and their poses."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT", help_behavior_hint="")] = Path("out/world.png")
+    """A picture to write a sheet to, one row a person; any other name becomes a data set. Default: out/world.png."""
+    num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 4
+    """People."""
+    views: Annotated[int, arg(metavar="N")] = 6
+    """Pictures of each, in other postures and turns."""
+    first_view: Annotated[int, arg(metavar="N")] = 0
+    """Number of the first of them."""
+    size: Annotated[int, arg(metavar="N")] = 128
+    """Pixels of both sides of a picture."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Of the first person; the next ones follow."""
+    force: Flag = False
+    """Replace what exists."""
+    verbose: Verbose = False
+    """Show tracebacks."""
+
+    def run(self) -> None:
+        from scd.cli.world import world
+
+        world(self)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time a model: a step without a reference, with it cached, and with it read again each step; a picture; memory."""
+
+    num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 15
+    """Rounds; in each, every kind of step is timed once."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.cli.measure import bench
+
+        bench(self)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what is installed, what is missing, and the line that mends it."""
+
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> int:
+        from scd.doctor import doctor
+
+        return doctor()

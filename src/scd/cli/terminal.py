@@ -1,0 +1,103 @@
+"""The terminal: libraries kept quiet, notes of one line, progress with the time that is left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+log = logging.getLogger("scd")
+
+# Read by the libraries when they are imported, which is after this
+_SILENCE = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GLOG_minloglevel": "3",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class _Notes(logging.Handler):
+    """Our own log as `scd: ...` on whatever standard error is at that moment (a progress bar replaces it)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"scd: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def quiet(verbose: bool = False) -> Iterator[None]:
+    """Inside, only our own notes are seen; everything is as before afterwards. `verbose` lets the libraries talk."""
+    notes, root = _Notes(), logging.getLogger()
+    before = log.level, log.propagate, root.level
+    log.addHandler(notes)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+    with warnings.catch_warnings():
+        if not verbose:
+            for name, value in _SILENCE.items():
+                os.environ.setdefault(name, value)
+            root.setLevel(logging.CRITICAL)
+            warnings.simplefilter("ignore")
+            _silence_loaded()
+        try:
+            yield
+        finally:
+            log.removeHandler(notes)
+            log.level, log.propagate, root.level = before
+
+
+def _silence_loaded() -> None:
+    """Libraries that were imported before us have read the environment already."""
+    for library in ("diffusers", "transformers"):
+        if module := sys.modules.get(f"{library}.utils.logging"):
+            module.set_verbosity_error()
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on standard error while the block runs, gone afterwards; the value is called with the number of steps just done, and
+    `text=` to show beside it. Nothing appears where standard error is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(label, total=total, text="")
+
+        def advance(steps: int = 1, text: str = "") -> None:
+            bars.update(task, advance=steps, text=text)
+
+        yield advance
+
+
+def table(title: str, rows: Mapping[str, Any]) -> None:
+    """Names and values on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, show_header=False, title_justify="left")
+    shown.add_column(style="bold")
+    shown.add_column(justify="right")
+    for name, value in rows.items():
+        shown.add_row(name, value if isinstance(value, str) else _short(value))
+    Console().print(shown)
+
+
+def json_line(values: Mapping[str, Any]) -> None:
+    """One line of JSON on standard output, the last that a verb prints."""
+    print(json.dumps(dict(values)), flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,96 @@
+"""`scd train`: a preset with overrides, its run folder, and a Ctrl-C that leaves the run whole."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scd.cli.options import Train
+from scd.cli.terminal import progress
+
+QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+def train(options: Train) -> None:
+    """Run the verb. Raises UserError; KeyboardInterrupt with how to go on."""
+    from scd.types import UserError
+
+    config = options.config
+    for name, value, least in (("steps", config.steps, 1), ("data.groups", config.data.groups, 1), ("accumulation", config.accumulation, 1)):
+        if value < least:
+            raise UserError(f"--{name} {value}: {least} at least")
+    if config.data.size < 32 or config.data.size % 8:
+        raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
+    if options.dry_run:
+        from scd.cli.dry_run import dry_run
+
+        dry_run(config)
+        return
+
+    from diffusers.utils.logging import disable_progress_bar
+
+    from scd.checkpoint import checkpoints
+    from scd.model import resolve_device, start
+    from scd.train import train as run_training
+
+    disable_progress_bar()
+    run = options.run_folder or Path("run") / config.name
+    device = resolve_device(options.device)
+    pipe = start(config, run).to(device)
+    begun = checkpoints(run)
+    first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
+    if first >= config.steps:
+        raise UserError(f"{run}: has its {first} steps already; give more --steps to go on, or another --run")
+    try:
+        with progress("training", config.steps) as advance, _stopping_between_steps() as stopped:
+            advance(first)
+            run_training(config, run, pipe, _reporter(config, first, advance, stopped))
+    except KeyboardInterrupt:
+        saved = checkpoints(run)
+        where = f"continues after step {int(saved[-1].name.removeprefix('checkpoint-'))}" if saved else "starts again"
+        raise KeyboardInterrupt(f"interrupted; the same command {where}") from None
+    print(run / "model")
+
+
+def _reporter(config, first: int, advance: Callable[..., None], stopped: Callable[[], bool]) -> Callable[[int, float], None]:
+    """What the trainer calls after each step: the bar, or now and then a line; and the moment to stop."""
+    began = spoken = time.monotonic()
+    average: float | None = None
+
+    def report(step: int, loss: float) -> None:
+        nonlocal spoken, average
+        average = loss if average is None else average + (loss - average) / 20
+        now = time.monotonic()
+        rate = (step - first) * config.targets_per_step / max(now - began, 1e-9)
+        text = f"loss {average:.4f}, {rate:.1f} targets/s"
+        advance(1, text=text)
+        if not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
+            spoken = now
+            left = (config.steps - step) * (now - began) / (step - first)
+            print(f"step {step} of {config.steps}, {text}, {left / 60:.0f} min left", file=sys.stderr)
+        if stopped():
+            raise KeyboardInterrupt
+
+    return report
+
+
+@contextmanager
+def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C is only noted, so that nothing is cut off while it is written; a second one acts at once."""
+    noted = False
+
+    def note(*_) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, before)

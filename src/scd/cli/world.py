@@ -1,0 +1,82 @@
+"""`scd world`: pictures of the procedural people, as one sheet or as a folder with their exact poses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from typing import Any
+
+from scd import media
+from scd import world as people
+from scd.cli.job import ENDINGS, require_free
+from scd.cli.options import World
+from scd.cli.terminal import progress
+from scd.pose.files import write_poses
+from scd.types import UserError
+
+CARD = "world.json"  # in a data set's folder: what it holds, and the sign that it may be replaced
+
+
+def world(options: World) -> None:
+    """Run the verb. Raises UserError."""
+    for name, least in (("num", 1), ("views", 1), ("size", 32), ("seed", 0), ("first_view", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: {least} at least")
+    settings = {
+        "kind": "world", "world_version": people.VERSION, "seed": options.seed, "num": options.num,
+        "first_view": options.first_view, "views": options.views, "size": options.size,
+    }  # fmt: skip
+    with progress("drawing", options.num) as advance:
+        if options.out.suffix.lower() in ENDINGS:
+            _sheet(options, settings, advance)
+        else:
+            _folder(options, settings, advance)
+
+
+def _sheet(options: World, settings: dict[str, Any], advance) -> None:
+    require_free([options.out], options.force)
+    rows = []
+    for scene in _scenes(options):
+        rows.append([view.image for view in _views(scene, options)])
+        advance()
+    # A single picture stays as it is, so that it can be a reference
+    sheet = rows[0][0] if options.num == options.views == 1 else media.contact_sheet(rows)
+    media.write_image(options.out, sheet, settings, options.force)
+    print(options.out)
+
+
+def _folder(options: World, settings: dict[str, Any], advance) -> None:
+    """FOLDER/SEED/VIEW.png with FOLDER/SEED/poses.npz (a frame a view) and FOLDER/world.json: written aside, then renamed."""
+    out = options.out
+    if out.is_dir() and any(out.iterdir()):
+        if not options.force:
+            raise UserError(f"{out} exists already: choose another name, or --force to replace it")
+        if not (out / CARD).is_file():
+            raise UserError(f"{out} was not made by `scd world` (it has no {CARD}) and is not replaced: choose another name")
+    elif not out.is_dir():
+        require_free([out], options.force)
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        for scene in _scenes(options):
+            views, folder = _views(scene, options), temporary / f"{scene.seed:08d}"
+            for index, view in enumerate(views, options.first_view):
+                media.write_image(folder / f"{index:03d}.png", view.image, {**settings, "seed": scene.seed, "view": index})
+            write_poses(folder / "poses.npz", [[view.pose] for view in views])
+            advance()
+        (temporary / CARD).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        if out.is_dir():
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"{out}: {options.num} people, {options.views} pictures each")
+
+
+def _scenes(options: World):
+    return (people.Scene.from_seed(options.seed + i) for i in range(options.num))
+
+
+def _views(scene: people.Scene, options: World) -> list[people.View]:
+    return [scene.view(options.first_view + i, size=options.size) for i in range(options.views)]
