@@ -20,10 +20,18 @@ def make_unet(channels=(32, 64), layers=1, context=16, **kwargs) -> UNet2DCondit
     torch.manual_seed(0)
     num = len(channels)
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=channels, layers_per_block=layers,
-        down_block_types=("CrossAttnDownBlock2D",) * num, up_block_types=("CrossAttnUpBlock2D",) * num,
-        cross_attention_dim=context, attention_head_dim=tuple(c // 16 for c in channels), norm_num_groups=8, **kwargs,
-    ).eval()  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=channels,
+        layers_per_block=layers,
+        down_block_types=("CrossAttnDownBlock2D",) * num,
+        up_block_types=("CrossAttnUpBlock2D",) * num,
+        cross_attention_dim=context,
+        attention_head_dim=tuple(c // 16 for c in channels),
+        norm_num_groups=8,
+        **kwargs,
+    ).eval()
 
 
 def make_pose_encoder(out_channels=32, zero=False) -> PoseEncoder:
@@ -35,26 +43,42 @@ def make_pose_encoder(out_channels=32, zero=False) -> PoseEncoder:
 
 
 def make_scheduler(**kwargs) -> DDIMScheduler:
-    defaults = dict(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
-    )  # fmt: skip
+    defaults = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+    }
     return DDIMScheduler(**{**defaults, **kwargs})
 
 
 def make_vae() -> AutoencoderKL:
     torch.manual_seed(2)
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, sample_size=64,
-    ).eval()  # fmt: skip
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        sample_size=64,
+    ).eval()
 
 
 def make_pipeline(image_encoder=None, **kwargs) -> SCDPipeline:
     pipe = SCDPipeline(
-        make_vae(), make_unet(), make_pose_encoder(), make_scheduler(), image_encoder,
-        default_size=64, default_steps=3, default_guidance=2.0, **kwargs,
-    )  # fmt: skip
+        make_vae(),
+        make_unet(),
+        make_pose_encoder(),
+        make_scheduler(),
+        image_encoder,
+        default_size=64,
+        default_steps=3,
+        default_guidance=2.0,
+        **kwargs,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -63,15 +87,24 @@ def make_clip():
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(3)
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16,
-        projection_dim=16,
-    )).eval()  # fmt: skip
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+            projection_dim=16,
+        )
+    ).eval()
 
 
 def make_pose(seed: int, size=(64, 64)) -> Pose:
     rng = np.random.default_rng(seed)
-    return Pose(rng.uniform(0.1, 0.9, (NUM_JOINTS, 2)).astype(np.float32), np.ones(NUM_JOINTS, np.float32), size)
+    return Pose(
+        rng.uniform(0.1, 0.9, (NUM_JOINTS, 2)).astype(np.float32), np.ones(NUM_JOINTS, np.float32), size
+    )
 
 
 def make_picture(seed: int, size=(64, 64)) -> np.ndarray:

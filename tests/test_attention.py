@@ -1,4 +1,5 @@
-"""The method is an equivalence: joint == extract + cached == masked attention; no reference == the stock network."""
+"""The method is an equivalence: joint == extract + cached == masked attention; no reference == the stock
+network."""
 
 import copy
 
@@ -34,7 +35,13 @@ def extract_groups(unet, v):
     caches = []
     for g in range(groups):
         parts = [
-            extract(unet, v["z_r"][g, r, None], 0, v["features"][0][g * num + r, None], v["context"][0][g * num + r, None])
+            extract(
+                unet,
+                v["z_r"][g, r, None],
+                0,
+                v["features"][0][g * num + r, None],
+                v["context"][0][g * num + r, None],
+            )
             for r in range(num)
         ]
         caches.append(sum(parts[1:], start=parts[0]))
@@ -47,7 +54,9 @@ def test_extract_then_cached_equals_joint(unet, num):
     together = joint(unet, v["z_r"], v["z_t"], 0, v["t"], v["features"], v["context"], owner)
     apart = denoise(unet, v["z_t"], v["t"], v["features"][1], v["context"][1], extract_groups(unet, v), owner)
     assert relative(apart, together) < 1e-5
-    swapped = denoise(unet, v["z_t"], v["t"], v["features"][1], v["context"][1], extract_groups(unet, v), (1, 0, 0, 1))
+    swapped = denoise(
+        unet, v["z_t"], v["t"], v["features"][1], v["context"][1], extract_groups(unet, v), (1, 0, 0, 1)
+    )
     assert relative(swapped, together) > 1e-3, "the reference must matter, or this test compares nothing"
 
 
@@ -65,7 +74,9 @@ def test_gradients_of_joint_and_cached_agree(unet, checkpointing):
 
     a = gradients(lambda: joint(unet, v["z_r"], v["z_t"], 0, v["t"], v["features"], v["context"], owner))
     b = gradients(
-        lambda: denoise(unet, v["z_t"], v["t"], v["features"][1], v["context"][1], extract_groups(unet, v), owner)
+        lambda: denoise(
+            unet, v["z_t"], v["t"], v["features"][1], v["context"][1], extract_groups(unet, v), owner
+        )
     )
     plain = copy.deepcopy(unet)
     plain.disable_gradient_checkpointing()
@@ -81,10 +92,13 @@ def test_gradients_of_joint_and_cached_agree(unet, checkpointing):
 
 
 def test_two_calls_equal_masked_attention_over_one_sequence():
-    """One layer, the paper's figure: values and gradients under `causal_mask` against the two calls without any mask."""
+    """One layer, the paper's figure: values and gradients under `causal_mask` against the two calls without
+    any mask."""
     g = torch.Generator().manual_seed(0)
     num_reference, num_target, heads = 6, 10, 2
-    q, k, v = (torch.randn(3, num_reference + num_target, 8, generator=g, requires_grad=True) for _ in range(3))
+    q, k, v = (
+        torch.randn(3, num_reference + num_target, 8, generator=g, requires_grad=True) for _ in range(3)
+    )
     split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731
     masked = torch.nn.functional.scaled_dot_product_attention(
         split(q), split(k), split(v), attn_mask=causal_mask(num_reference, num_target)
@@ -95,7 +109,9 @@ def test_two_calls_equal_masked_attention_over_one_sequence():
     both = torch.cat([own, target], 1)
     assert relative(both, masked) < 1e-5
     for a, b in zip(
-        torch.autograd.grad(masked.square().sum(), (q, k, v)), torch.autograd.grad(both.square().sum(), (q, k, v)), strict=True
+        torch.autograd.grad(masked.square().sum(), (q, k, v)),
+        torch.autograd.grad(both.square().sum(), (q, k, v)),
+        strict=True,
     ):
         assert relative(a, b) < 1e-5
 
@@ -111,7 +127,9 @@ def test_without_reference_equals_stock_to_the_bit():
     expected = stock(v["z_t"], v["t"], v["context"][1]).sample
     assert torch.equal(predict(own, v["z_t"], v["t"], None, v["context"][1]), expected)
     zero = make_pose_encoder(zero=True)(torch.rand(4, 3, 64, 64))
-    assert torch.equal(predict(own, v["z_t"], v["t"], zero, v["context"][1]), expected), "a fresh pose encoder changes nothing"
+    assert torch.equal(predict(own, v["z_t"], v["t"], zero, v["context"][1]), expected), (
+        "a fresh pose encoder changes nothing"
+    )
     fresh = denoise(own, v["z_t"], v["t"], None, v["context"][1], None, (-1,) * 4)
     assert torch.equal(fresh, expected)
 
@@ -142,7 +160,10 @@ def test_joint_reference_rows_do_not_depend_on_targets(unet):
     for t in (v, w):
         rows = torch.cat([v["z_r"].flatten(0, 1), t["z_t"]])
         steps = torch.cat([torch.zeros(2, dtype=torch.long), t["t"]])
-        context, features = torch.cat([v["context"][0], t["context"][1]]), torch.cat([v["features"][0], t["features"][1]])
+        context, features = (
+            torch.cat([v["context"][0], t["context"][1]]),
+            torch.cat([v["features"][0], t["features"][1]]),
+        )
         outputs.append(predict(unet, rows, steps, features, context, Joint(2, 1, (0, 1, 1, 0)))[:2])
     assert torch.equal(*outputs)
 
@@ -154,7 +175,8 @@ def test_two_people_in_one_batch_equal_each_alone(unet):
         rows = slice(2 * g, 2 * g + 2)
         alone = joint(
             unet, v["z_r"][g, None], v["z_t"][rows], 0, v["t"][rows],
-            (v["features"][0][g, None], v["features"][1][rows]), (v["context"][0][g, None], v["context"][1][rows]), (0, 0),
+            (v["features"][0][g, None], v["features"][1][rows]),
+            (v["context"][0][g, None], v["context"][1][rows]), (0, 0),
         )  # fmt: skip
         assert relative(together[rows], alone) < 1e-5
 
@@ -173,10 +195,14 @@ def test_reference_of_another_size(unet, side):
 def test_adapt_is_idempotent_and_watched(unet):
     processors = [layer.processor for layer in self_attention_layers(unet).values()]
     adapt(unet)
-    assert [p.name for p in processors] == [layer.processor.name for layer in self_attention_layers(unet).values()]
+    assert [p.name for p in processors] == [
+        layer.processor.name for layer in self_attention_layers(unet).values()
+    ]
     check_adapted(unet)
     unet.set_attn_processor(AttnProcessor2_0())
-    with pytest.raises(ValueError, match=r"layer down_blocks\.0\.attentions\.0\.transformer_blocks\.0\.attn1 has processor"):
+    with pytest.raises(
+        ValueError, match=r"layer down_blocks\.0\.attentions\.0\.transformer_blocks\.0\.attn1 has processor"
+    ):
         check_adapted(unet)
 
 

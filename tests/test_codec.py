@@ -9,7 +9,9 @@ from scd.codec import PatchCodec
 def pictures(num=40, side=32, seed=0):
     """Smooth random pictures with structure that a basis can find."""
     g = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.interpolate(torch.rand(num, 3, 6, 6, generator=g) * 2 - 1, (side, side), mode="bicubic").clamp(-1, 1)
+    return torch.nn.functional.interpolate(
+        torch.rand(num, 3, 6, 6, generator=g) * 2 - 1, (side, side), mode="bicubic"
+    ).clamp(-1, 1)
 
 
 @pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
@@ -18,7 +20,9 @@ def test_all_components_give_the_picture_back(whitening):
     codec = PatchCodec.fit(x, 3 * 16, patch_size=4, whitening=whitening)
     flat = torch.zeros(1, 3, 8, 8) + torch.tensor([0.2, -0.5, 0.7])[:, None, None]
     for picture in (x, flat):
-        assert (codec(picture).sample - picture).abs().max() < 0.02, "only the mean patch's texture may be missing"
+        assert (codec(picture).sample - picture).abs().max() < 0.02, (
+            "only the mean patch's texture may be missing"
+        )
 
 
 def test_fewer_components_are_the_best_of_their_number():

@@ -1,4 +1,5 @@
-"""The house's own rules: who imports whom, how long files are, how fast and quiet an import is, and that docs name real functions."""
+"""The house's own rules: who imports whom, how long files are, how fast and quiet an import is, and that docs
+name real functions."""
 
 import ast
 import io
@@ -14,7 +15,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scd"
 FILES = sorted(SOURCE.rglob("*.py"))
-METHOD = ["attention.py", "process.py", "pose_encoder.py", "windows.py", "pipeline.py", "reference.py", "backbones"]
+METHOD = [
+    "attention.py",
+    "process.py",
+    "pose_encoder.py",
+    "windows.py",
+    "pipeline.py",
+    "reference.py",
+    "backbones",
+]
 
 # Layers of docs/design: a file may import only from its own layer and those before it
 LAYERS = [
@@ -32,7 +41,9 @@ def module_name(path: Path) -> str:
 
 
 def layer_of(name: str) -> int:
-    matches = [(len(m), i) for i, (_, ms) in enumerate(LAYERS) for m in ms if name == m or name.startswith(m + ".")]
+    matches = [
+        (len(m), i) for i, (_, ms) in enumerate(LAYERS) for m in ms if name == m or name.startswith(m + ".")
+    ]
     assert matches, f"scd.{name} belongs to no layer: name it in LAYERS"
     return max(matches)[1]
 
@@ -42,9 +53,18 @@ def code_lines(path: Path) -> int:
     text = path.read_text()
     doc = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and ast.get_docstring(node):
             doc.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    skip = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in skip:
@@ -80,30 +100,40 @@ def test_layers(path):
             heavy = {"diffusers", "transformers", "accelerate"} & {parts[0]}
             assert not heavy, f"scd.{name} imports {heavy}: the world and data never see networks"
         if LAYERS[own][0] == "pure":
-            assert parts[0] not in {"diffusers", "transformers", "cv2", "PIL", "av"}, f"scd.{name} is pure, but imports {target}"
+            assert parts[0] not in {"diffusers", "transformers", "cv2", "PIL", "av"}, (
+                f"scd.{name} is pure, but imports {target}"
+            )
         assert parts[0] != "gradio" or name == "demo"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_no_file_is_long(path):
     assert code_lines(path) <= 300
-    assert max(map(len, path.read_text().splitlines()), default=0) <= 132
+    assert max(map(len, path.read_text().splitlines()), default=0) <= 110
 
 
 def test_the_method_is_small():
     assert code_lines(SOURCE / "attention.py") < 150
-    files = [f for name in METHOD for f in (SOURCE.joinpath(name).rglob("*.py") if "." not in name else [SOURCE / name]) if f.exists()]
+    files = [
+        f
+        for name in METHOD
+        for f in (SOURCE.joinpath(name).rglob("*.py") if "." not in name else [SOURCE / name])
+        if f.exists()
+    ]
     assert sum(map(code_lines, files)) < 1500
 
 
 def test_code_lines_counts_what_it_says(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text('"""doc\n\nmore"""\n# comment\n\nx = [\n    1,\n]  # note\ndef f():\n    """doc"""\n    return x\n')
+    path.write_text(
+        '"""doc\n\nmore"""\n# comment\n\nx = [\n    1,\n]  # note\ndef f():\n    """doc"""\n    return x\n'
+    )
     assert code_lines(path) == 5
 
 
 def test_import_is_light():
-    code = "import sys, scd, scd.cli, scd.config; print(*[m for m in ('torch', 'diffusers', 'cv2', 'mediapipe', 'av') if m in sys.modules])"
+    heavy = ("torch", "diffusers", "cv2", "mediapipe", "av")
+    code = f"import sys, scd, scd.cli, scd.config; print(*[m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
     assert done.stderr == ""

@@ -1,4 +1,5 @@
-"""The pipeline: references are values, guidance costs what it should, one seed gives one picture, and folders round-trip."""
+"""The pipeline: references are values, guidance costs what it should, one seed gives one picture, and folders
+round-trip."""
 
 import json
 import subprocess
@@ -46,7 +47,9 @@ def test_one_seed_one_picture_in_any_batch_size(pipe, reference):
 
 def test_a_generator_moves_on(pipe, reference):
     g = seeded()
-    assert not np.array_equal(images(pipe(reference, make_pose(1), generator=g)), images(pipe(reference, make_pose(1), generator=g)))
+    assert not np.array_equal(
+        images(pipe(reference, make_pose(1), generator=g)), images(pipe(reference, make_pose(1), generator=g))
+    )
 
 
 def test_n_references_go_with_n_poses(pipe):
@@ -159,7 +162,9 @@ def test_a_replaced_processor_is_an_error(pipe, reference):
     from diffusers.models.attention_processor import AttnProcessor2_0
 
     pipe.unet.set_attn_processor(AttnProcessor2_0())
-    with pytest.raises(ValueError, match=r"attn1 has processor AttnProcessor2_0, which cannot read a reference"):
+    with pytest.raises(
+        ValueError, match=r"attn1 has processor AttnProcessor2_0, which cannot read a reference"
+    ):
         pipe(reference, make_pose(1))
     with pytest.raises(ValueError, match="cannot read a reference"):
         pipe.encode_reference(make_picture(0))
@@ -188,13 +193,16 @@ def test_callback_sees_and_changes_latents_and_interrupts(pipe, reference):
         pipe._interrupt = index == 1
         return {"latents": torch.zeros_like(tensors["latents"])}
 
-    out = pipe(reference, make_pose(1), generator=seeded(), callback_on_step_end=stop, output_type="latent").images
+    out = pipe(
+        reference, make_pose(1), generator=seeded(), callback_on_step_end=stop, output_type="latent"
+    ).images
     assert seen == [0, 1]
     assert (out == 0).all()
 
 
 def test_folder_round_trip_in_a_fresh_process(pipe, reference, tmp_path):
-    """`import scd` stays light, and model_index.json's ["scd", ...] entries resolve without our modules being imported first."""
+    """`import scd` stays light, and model_index.json's ["scd", ...] entries resolve without our modules being
+    imported first."""
     pipe.save_pretrained(tmp_path / "model")
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["pose_encoder"] == ["scd", "PoseEncoder"]
@@ -209,7 +217,8 @@ import torch
 pipe = scd.SCDPipeline.from_pretrained({str(tmp_path / "model")!r})
 from conftest import make_picture, make_pipeline, make_pose
 other = make_pipeline()
-assert all(torch.equal(a, b) for a, b in zip(pipe.unet.state_dict().values(), other.unet.state_dict().values()))
+weights = zip(pipe.unet.state_dict().values(), other.unet.state_dict().values())
+assert all(torch.equal(a, b) for a, b in weights)
 assert pipe.config.default_guidance == 2.0
 reference = pipe.encode_reference(make_picture(0), make_pose(0))
 out = pipe(reference, make_pose(1), generator=torch.Generator().manual_seed(0), output_type="pt").images
@@ -249,5 +258,7 @@ def test_image_embedding_reaches_the_target():
     from dataclasses import replace
 
     other = replace(reference, context=pipe.encode_reference(make_picture(4), make_pose(0)).context)
-    a, b = (pipe(r, make_pose(1), generator=seeded(), output_type="latent").images for r in (reference, other))
+    a, b = (
+        pipe(r, make_pose(1), generator=seeded(), output_type="latent").images for r in (reference, other)
+    )
     assert not torch.allclose(a, b)

@@ -1,4 +1,5 @@
-"""Training: exact resume, sample-by-sample accumulation, checkpoints that are whole or absent, and learning at all."""
+"""Training: exact resume, sample-by-sample accumulation, checkpoints that are whole or absent, and learning
+at all."""
 
 import json
 from dataclasses import replace
@@ -49,7 +50,7 @@ def test_a_half_written_checkpoint_is_never_used(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match="No space left on device.*free some space"):
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
         train.train(TINY, tmp_path / "run", model.build(TINY))
     assert checkpoint.checkpoints(tmp_path / "run") == good
     assert not list((tmp_path / "run").glob("*.tmp"))
@@ -62,7 +63,7 @@ def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
         train.train(replace(TINY, lr=1e-5), run, model.build(TINY))
     newest = checkpoint.checkpoints(run)[-1]
     (newest / "ema.safetensors").write_bytes(b"1234")
-    with pytest.raises(UserError, match="damaged checkpoint.*remove this folder"):
+    with pytest.raises(UserError, match=r"damaged checkpoint.*remove this folder"):
         train.train(TINY, run, model.build(TINY))
 
 
@@ -72,26 +73,34 @@ def batch_of(config, num):
 
 
 def test_gradient_accumulation_of_4_equals_one_batch(tmp_path, monkeypatch):
-    """Four people one after the other leave the parameters where four at once do: nothing is shared behind the scenes."""
+    """Four people one after the other leave the parameters where four at once do: nothing is shared behind
+    the scenes."""
     pipe = model.build(TINY)
     samples = batch_of(TINY, 4)
     given = []
 
     def fixed(trainee, pipe, batch, generator, config):
         given.append(len(batch.targets))
-        z_r, z_0 = (pipe.encode_pictures(x.flatten(0, 1).float() / 127.5 - 1) for x in (batch.references, batch.targets))
+        z_r, z_0 = (
+            pipe.encode_pictures(x.flatten(0, 1).float() / 127.5 - 1)
+            for x in (batch.references, batch.targets)
+        )
         references = z_r.unflatten(0, (len(batch.references), -1))
         owner = [i // config.data.targets for i in range(len(z_0))]
         drawings = [x.float() / 255 for x in (batch.reference_drawings, batch.target_drawings.flatten(0, 1))]
         t = torch.full((len(z_0),), 500)
-        prediction = trainee(references, 0.5 * z_0, t, *drawings, pipe.training_context(batch.references, owner), owner)
+        prediction = trainee(
+            references, 0.5 * z_0, t, *drawings, pipe.training_context(batch.references, owner), owner
+        )
         return (prediction - z_0).square().mean()
 
     def gradients(groups):
         trainee = train.Trainee(pipe)
         trainee.zero_grad()
         for start in range(0, 4, groups):
-            (fixed(trainee, pipe, collate(samples[start : start + groups]), None, TINY) * groups / 4).backward()
+            (
+                fixed(trainee, pipe, collate(samples[start : start + groups]), None, TINY) * groups / 4
+            ).backward()
         return {n: p.grad.clone() for n, p in trainee.named_parameters() if p.grad is not None}
 
     together, apart = gradients(4), gradients(1)
@@ -109,7 +118,8 @@ def test_accumulation_runs_in_the_trainer(tmp_path):
 
 def test_checkpointing_gives_the_same_step(tmp_path):
     a, b = (
-        weights(train.train(replace(TINY, steps=1, checkpointing=c), tmp_path / str(c), model.build(TINY))) for c in (False, True)
+        weights(train.train(replace(TINY, steps=1, checkpointing=c), tmp_path / str(c), model.build(TINY)))
+        for c in (False, True)
     )
     assert all((a[k] - b[k]).abs().max() < 1e-4 for k in a)
 
@@ -123,7 +133,9 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
     other = replace(batch, references=255 - batch.references)
 
     def loss(b, drop):
-        return train.step_loss(trainee, pipe, b, torch.Generator().manual_seed(0), replace(TINY, drop_reference=drop)).item()
+        return train.step_loss(
+            trainee, pipe, b, torch.Generator().manual_seed(0), replace(TINY, drop_reference=drop)
+        ).item()
 
     assert loss(batch, 1.0) == loss(other, 1.0)
     assert loss(batch, 0.0) != loss(other, 0.0)
@@ -131,9 +143,21 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
 
 @pytest.mark.slow
 def test_overfitting_one_person_works(tmp_path):
-    config = replace(TINY, steps=300, overfit=1, save_every=1000, lr=2e-3, drop_reference=0.0, data=replace(TINY.data, augment=False))
+    config = replace(
+        TINY,
+        steps=300,
+        overfit=1,
+        save_every=1000,
+        lr=2e-3,
+        drop_reference=0.0,
+        data=replace(TINY.data, augment=False),
+    )
     train.train(config, tmp_path, model.build(config))
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in line]
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "log.jsonl").read_text().splitlines()
+        if "loss" in line
+    ]
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
 
 

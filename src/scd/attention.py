@@ -1,13 +1,16 @@
-"""The idea of the method: in self-attention a reference sees itself only, a target sees its reference and itself (METHOD 2).
+"""The idea of the method: in self-attention a reference sees itself only, a target sees its reference and
+itself (METHOD 2).
 
     F_r' = Attn(Q_r, K_r, V_r)                    (Equation 1, the reference)
     F'   = Attn(Q, [K_r ; K], [V_r ; V])          (Equation 2, the target)
 
-Nothing about a reference depends on a target, hence two stages that share one network: *extract* runs the references once and keeps
-every layer's projected `K_r, V_r`; *generate* runs the targets and reads them. In training both are rows of one *joint* batch.
+Nothing about a reference depends on a target, hence two stages that share one network: *extract* runs the
+references once and keeps every layer's projected `K_r, V_r`; *generate* runs the targets and reads them. In
+training both are rows of one *joint* batch.
 
-The stage is an argument that travels through stock diffusers networks as `cross_attention_kwargs={"reference": ...}`:
-`Extract`, `Cached`, `Joint`, or None, which is the stock network to the bit.
+The stage is an argument that travels through stock diffusers networks as
+`cross_attention_kwargs={"reference": ...}`: `Extract`, `Cached`, `Joint`, or None, which is the stock network
+to the bit.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from torch import Tensor
 
 
 def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
-    """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look: only "query F_r, key F" is forbidden.
+    """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look: only "query
+    F_r, key F" is forbidden.
 
     The slow truth that tests compare with; running code never builds it, so flash kernels stay usable.
     """
@@ -32,12 +36,16 @@ def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
 
 @dataclass(frozen=True)
 class KVCache:
-    """What one or several references left behind in every self-attention layer; a value that can be kept, moved and joined."""
+    """What one or several references left behind in every self-attention layer; a value that can be kept,
+    moved and joined."""
 
-    entries: Mapping[str, tuple[Tensor, Tensor]]  # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
+    entries: Mapping[
+        str, tuple[Tensor, Tensor]
+    ]  # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
 
     def __add__(self, other: KVCache) -> KVCache:
-        """Both references' tokens side by side, in order: exact, since no reference sees another (METHOD 7)."""
+        """Both references' tokens side by side, in order: exact, since no reference sees another (METHOD
+        7)."""
         if self.entries.keys() != other.entries.keys():
             raise ValueError("these references come from different networks: their layers differ")
         return KVCache({n: _join([kv, other.entries[n]], dim=1) for n, kv in self.entries.items()})
@@ -46,12 +54,16 @@ class KVCache:
     def stack(caches: Sequence[KVCache]) -> KVCache:
         """One reference per target row, all with the same number of tokens: groups are joined."""
         if len({tuple(k.shape[1:] for k, _ in cache.entries.values()) for cache in caches}) > 1:
-            raise ValueError("references that go into one batch need the same size and number: call once for each size")
+            raise ValueError(
+                "references that go into one batch need the same size and number: call once for each size"
+            )
         return KVCache({n: _join([cache.entries[n] for cache in caches], dim=0) for n in caches[0].entries})
 
     def to(self, *args, **kwargs) -> KVCache:
         """As `Tensor.to`, for every entry."""
-        return KVCache({n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()})
+        return KVCache(
+            {n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()}
+        )
 
     @property
     def num_groups(self) -> int:
@@ -76,7 +88,8 @@ class Extract:
 
 @dataclass(frozen=True)
 class Cached:
-    """Every row is a target. `owner[row]` is the group of the cache that the row reads; -1 reads nothing (guidance)."""
+    """Every row is a target. `owner[row]` is the group of the cache that the row reads; -1 reads nothing
+    (guidance)."""
 
     cache: KVCache
     owner: tuple[int, ...]
@@ -84,7 +97,8 @@ class Cached:
 
 @dataclass(frozen=True)
 class Joint:
-    """Rows are the references of all groups, `num_references` each, then the targets; `owner` as in `Cached`, a number per target."""
+    """Rows are the references of all groups, `num_references` each, then the targets; `owner` as in `Cached`,
+    a number per target."""
 
     num_groups: int
     num_references: int
@@ -108,16 +122,21 @@ class CausalSelfAttention(AttnProcessor2_0):
         if reference is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if encoder_hidden_states is not None or attention_mask is not None or hidden_states.ndim != 3:
-            raise ValueError(f"{self.name}: the causal interaction is for unmasked self-attention over (rows, tokens, channels)")
+            raise ValueError(
+                f"{self.name}: the causal interaction is for unmasked self-attention over tokens"
+            )
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         match reference:
             case Extract(entries):
-                # setdefault: gradient checkpointing runs a layer twice, and the first pass is the one that was read
+                # setdefault: gradient checkpointing runs a layer twice, and the first pass is the one that
+                # was read
                 entries.setdefault(self.name, (key, value))
                 out = attend(query, key, value, attn.heads)
             case Cached(cache, owner):
                 if self.name not in cache.entries:
-                    raise ValueError(f"the reference has no keys for layer {self.name}: it comes from another network")
+                    raise ValueError(
+                        f"the reference has no keys for layer {self.name}: it comes from another network"
+                    )
                 out = attend_with_reference(query, key, value, cache.entries[self.name], owner, attn.heads)
             case Joint(num_groups, num_references, owner):
                 rows = num_groups * num_references
@@ -133,7 +152,8 @@ class CausalSelfAttention(AttnProcessor2_0):
 
 
 class ContextAttention(AttnProcessor2_0):
-    """Stock cross-attention; it names `reference` only because diffusers warns about every argument a processor lacks."""
+    """Stock cross-attention; it names `reference` only because diffusers warns about every argument a
+    processor lacks."""
 
     def __call__(
         self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
@@ -143,17 +163,25 @@ class ContextAttention(AttnProcessor2_0):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """(Equation 1) Scaled dot-product attention; query (rows, N, channels), key and value (rows, M, channels) -> (rows, N, channels)."""
+    """(Equation 1) Scaled dot-product attention; query (rows, N, channels), key and value (rows, M, channels)
+    -> (rows, N, channels)."""
     query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
 
 
 def attend_with_reference(
-    query: Tensor, key: Tensor, value: Tensor, reference: tuple[Tensor, ...], owner: tuple[int, ...], num_heads: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    reference: tuple[Tensor, ...],
+    owner: tuple[int, ...],
+    num_heads: int,
 ) -> Tensor:
-    """(Equation 2) Targets see `[K_r ; K]`. Rows without a reference are split off: they neither read nor pay for it.
+    """(Equation 2) Targets see `[K_r ; K]`. Rows without a reference are split off: they neither read nor pay
+    for it.
 
-    query, key, value: (rows, N, channels); reference: K_r, V_r (groups, N_r, channels); owner: the group of each row, or -1.
+    query, key, value: (rows, N, channels); reference: K_r, V_r (groups, N_r, channels); owner: the group of
+    each row, or -1.
     """
     if len(owner) != len(query):
         raise ValueError(f"{len(query)} target rows, but {len(owner)} owners")
@@ -165,8 +193,11 @@ def attend_with_reference(
         out = torch.empty_like(query)
         out[free] = attend(query[free], key[free], value[free], num_heads)
         read = tuple(owner[row] for row in readers)
-        out[readers] = attend_with_reference(query[readers], key[readers], value[readers], reference, read, num_heads)
+        out[readers] = attend_with_reference(
+            query[readers], key[readers], value[readers], reference, read, num_heads
+        )
         return out
-    # One group for all rows is a view; other owners are gathered. The joined keys live for the moment of this layer only.
+    # One group for all rows is a view; other owners are gathered. The joined keys live for the moment of this
+    # layer only.
     keys_r, values_r = (x.expand(len(owner), -1, -1) if len(x) == 1 else x[list(owner)] for x in reference)
     return attend(query, torch.cat([keys_r, key], 1), torch.cat([values_r, value], 1), num_heads)

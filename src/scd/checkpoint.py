@@ -19,22 +19,30 @@ KEEP = 2  # checkpoints kept in a run: the newest, and the one before in case th
 def save_checkpoint(
     folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor], meta: dict
 ) -> Path:
-    """Write `folder/checkpoint-STEP`: a temporary folder first, then a rename. Older ones beyond KEEP are removed."""
+    """Write `folder/checkpoint-STEP`: a temporary folder first, then a rename. Older ones beyond KEEP are
+    removed."""
     final = folder / f"checkpoint-{step:08d}"
     temporary = folder / f"{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         names = [name for name, _ in model.named_parameters()]
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
-        save_file(dict(zip(names, (p.cpu().contiguous() for p in ema), strict=True)), temporary / "ema.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+            temporary / "model.safetensors",
+        )
+        save_file(
+            dict(zip(names, (p.cpu().contiguous() for p in ema), strict=True)), temporary / "ema.safetensors"
+        )
         save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps({**meta, "step": step}))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"{final}: cannot write the checkpoint ({error.strerror or error}); free some space and run again") from error
+        raise UserError(
+            f"{final}: cannot write the checkpoint ({error.strerror or error}); free some space and run again"
+        ) from error
     for old in checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old)
     return final
@@ -42,20 +50,31 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
-    return sorted(p for p in folder.glob("checkpoint-*") if p.suffix != ".tmp" and (p / "state.json").is_file())
+    return sorted(
+        p for p in folder.glob("checkpoint-*") if p.suffix != ".tmp" and (p / "state.json").is_file()
+    )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor]) -> dict:
-    """Restore everything in place and return the meta values. Values are copied into the existing tensors: safetensors maps files at
-    odd addresses, where kernels differ in the last bit, and then no resumed run would equal an uninterrupted one."""
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor]
+) -> dict:
+    """Restore everything in place and return the meta values. Values are copied into the existing tensors:
+    safetensors maps files at odd addresses, where kernels differ in the last bit, and then no resumed run
+    would equal an uninterrupted one."""
     try:
-        weights, average, moments = (load_file(path / f"{n}.safetensors") for n in ("model", "ema", "optimizer"))
+        weights, average, moments = (
+            load_file(path / f"{n}.safetensors") for n in ("model", "ema", "optimizer")
+        )
         meta = json.loads((path / "state.json").read_text())
     except Exception as error:
-        raise UserError(f"{path}: damaged checkpoint ({error}); remove this folder to continue from the one before") from error
+        raise UserError(
+            f"{path}: damaged checkpoint ({error}); remove this folder to continue from the one before"
+        ) from error
     state = model.state_dict()
     if state.keys() != weights.keys():
-        raise UserError(f"{path}: holds another network; missing or left over: {sorted(state.keys() ^ weights.keys())[:6]}")
+        raise UserError(
+            f"{path}: holds another network; not in both: {sorted(state.keys() ^ weights.keys())[:6]}"
+        )
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(weights[name])
@@ -72,12 +91,15 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
     return {
         f"{name}|{key}": value.detach().cpu().contiguous()
-        for name, state in named for key, value in state.items() if isinstance(value, Tensor)
-    }  # fmt: skip
+        for name, state in named
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def export(pipe, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """`pipe.save_pretrained`, whole or not at all: a temporary folder, then a swap. `dtype` halves what is shipped."""
+    """`pipe.save_pretrained`, whole or not at all: a temporary folder, then a swap. `dtype` halves what is
+    shipped."""
     temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
@@ -90,7 +112,9 @@ def export(pipe, folder: Path, dtype: torch.dtype | None = None) -> None:
             os.replace(folder, old)
         os.replace(temporary, folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write the model ({error.strerror or error}); free some space and run again") from error
+        raise UserError(
+            f"{folder}: cannot write the model ({error.strerror or error}); free some space and run again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The embedded model's codec: a linear basis of 8x8 patches behind AutoencoderKL's interface.
 
-On drawn people a principal-component basis, fitted in seconds, beats a convolutional autoencoder trained for minutes; and being
-orthonormal it makes a squared error of latents a squared error of pixels.
+On drawn people a principal-component basis, fitted in seconds, beats a convolutional autoencoder trained for
+minutes; and being orthonormal it makes a squared error of latents a squared error of pixels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
-    """encode = strided convolution, decode = transposed convolution (+ an optional small refinement of block edges).
+    """encode = strided convolution, decode = transposed convolution (+ an optional small refinement of block
+    edges).
 
-    `scaling_factor` brings latents to unit standard deviation, as everywhere in diffusers; `block_out_channels` is there because
-    pipelines read the downsampling factor from its length.
+    `scaling_factor` brings latents to unit standard deviation, as everywhere in diffusers;
+    `block_out_channels` is there because pipelines read the downsampling factor from its length.
     """
 
     @register_to_config
@@ -44,9 +45,12 @@ class PatchCodec(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.refine[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def encode(self, x: Tensor, return_dict: bool = True):
-        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch -> a distribution of zero width over (B, C, H/8, W/8)."""
+        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch -> a distribution of zero width over
+        (B, C, H/8, W/8)."""
         mean = self.encoder(x)
-        distribution = DiagonalGaussianDistribution(torch.cat([mean, torch.zeros_like(mean)], 1), deterministic=True)
+        distribution = DiagonalGaussianDistribution(
+            torch.cat([mean, torch.zeros_like(mean)], 1), deterministic=True
+        )
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     def decode(self, z: Tensor, return_dict: bool = True, generator=None):
@@ -60,10 +64,14 @@ class PatchCodec(ModelMixin, ConfigMixin):
         return self.decode(self.encode(sample).latent_dist.mode(), return_dict)
 
     @classmethod
-    def fit(cls, pictures: Tensor, latent_channels: int = 32, patch_size: int = 8, whitening: float = 0.0) -> PatchCodec:
-        """The principal components of all patches of pictures (B, 3, H, W) in [-1, 1]; float64 inside, so the fit repeats.
+    def fit(
+        cls, pictures: Tensor, latent_channels: int = 32, patch_size: int = 8, whitening: float = 0.0
+    ) -> PatchCodec:
+        """The principal components of all patches of pictures (B, 3, H, W) in [-1, 1]; float64 inside, so the
+        fit repeats.
 
-        `whitening` w divides component i by std_i^w: 0 keeps an orthonormal basis, 1 gives every component unit std.
+        `whitening` w divides component i by std_i^w: 0 keeps an orthonormal basis, 1 gives every component
+        unit std.
         """
         patches = pictures.double().unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
         patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * patch_size**2)
@@ -74,13 +82,16 @@ class PatchCodec(ModelMixin, ConfigMixin):
         basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
         std = variances.flip(0)[:latent_channels].clamp(min=1e-12).sqrt()
         gain = std.pow(-whitening)[:, None]
-        codec = cls(latent_channels, patch_size, scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt()))
+        codec = cls(
+            latent_channels, patch_size, scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt())
+        )
         shape = (latent_channels, 3, patch_size, patch_size)
         with torch.no_grad():
             codec.encoder.weight.copy_((gain * basis).reshape(shape))
             codec.encoder.bias.copy_(-(gain * basis) @ mean)  # pyright: ignore[reportOptionalMemberAccess]
             codec.decoder.weight.copy_((basis / gain).reshape(shape))
-            # A transposed convolution adds one bias per colour; the mean patch's own texture is far under 1/255 and left out
+            # A transposed convolution adds one bias per colour; the mean patch's own texture is far under
+            # 1/255 and left out
             codec.decoder.bias.copy_(mean.reshape(3, -1).mean(1))  # pyright: ignore[reportOptionalMemberAccess]
         return codec
 

@@ -1,4 +1,5 @@
-"""Typed settings of a training run, and the presets. Plain values: a config is written into the run's folder and read back as JSON."""
+"""Typed settings of a training run, and the presets. Plain values: a config is written into the run's folder
+and read back as JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ class NetworkConfig:
     latent_channels: int = 48
     whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
     pose_channels: tuple[int, ...] = (24, 64, 128)
-    pose_stride: int = 2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step
+    pose_stride: int = (
+        2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step
+    )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
-    # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring pixels of small drawn
-    # pictures agree, so the same noise hides less of them.
+    # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring
+    # pixels of small drawn pictures agree, so the same noise hides less of them.
     beta_start: float = 0.0025
     beta_end: float = 0.0144
 
@@ -74,7 +77,8 @@ class TrainConfig:
 
 
 PRESETS: dict[str, TrainConfig] = {
-    # The embedded model; 15.5 M + 0.2 M parameters, about 30 targets a second on 2 cores with bf16 matrix units
+    # The embedded model; 15.5 M + 0.2 M parameters, about 30 targets a second on 2 cores with bf16 matrix
+    # units
     "world-pictures": TrainConfig(),
     # Every part of the above in seconds; for tests and for looking at a change
     "world-tiny": TrainConfig(
@@ -124,4 +128,14 @@ def load_config(path: Path) -> TrainConfig:
         raise UserError(f"{path}: no readable training config ({error})") from error
 
 
-__all__ = ["PRESETS", "DataConfig", "NetworkConfig", "TrainConfig", "from_json", "load_config", "replace", "same_run", "to_json"]
+__all__ = [
+    "PRESETS",
+    "DataConfig",
+    "NetworkConfig",
+    "TrainConfig",
+    "from_json",
+    "load_config",
+    "replace",
+    "same_run",
+    "to_json",
+]

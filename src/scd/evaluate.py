@@ -43,28 +43,48 @@ def held_out_pairs(num: int, size: int) -> list[Pair]:
     for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + num):
         scene = world.Scene.from_seed(seed)
         first, second = scene.view(0, size=size), scene.view(1, size=size)
-        pairs.append(Pair(
-            first.image, as_detected(first.pose), second.image, as_detected(second.pose), second.pose, second.visible, second.mask
-        ))  # fmt: skip
+        pairs.append(
+            Pair(
+                first.image,
+                as_detected(first.pose),
+                second.image,
+                as_detected(second.pose),
+                second.pose,
+                second.visible,
+                second.mask,
+            )
+        )
     return pairs
 
 
 def paint(
-    pipe, pairs: Sequence[Pair], references: Sequence[Pair] | None, seed: int = 0, progress: Callable[[int], None] | None = None
+    pipe,
+    pairs: Sequence[Pair],
+    references: Sequence[Pair] | None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> list[NDArray[np.uint8]]:
-    """Each pair's target pose with the reference of `references` (None: without one), at the settings the pipeline has by default.
+    """Each pair's target pose with the reference of `references` (None: without one), at the settings the
+    pipeline has by default.
 
     Picture i's noise depends on the seed and i only.
     """
     pictures: list[NDArray[np.uint8]] = []
     for start in range(0, len(pairs), BATCH):
-        chosen = None if references is None else [
-            pipe.encode_reference(p.reference, p.reference_pose) for p in references[start : start + BATCH]
-        ]  # fmt: skip
+        chosen = (
+            None
+            if references is None
+            else [
+                pipe.encode_reference(p.reference, p.reference_pose)
+                for p in references[start : start + BATCH]
+            ]
+        )
         batch = pairs[start : start + BATCH]
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
         height, width = batch[0].target.shape[:2]
-        images = pipe(chosen, [p.target_pose for p in batch], height, width, generator=generators, output_type="np").images
+        images = pipe(
+            chosen, [p.target_pose for p in batch], height, width, generator=generators, output_type="np"
+        ).images
         pictures += list(np.rint(images * 255).astype(np.uint8))
         if progress is not None:
             progress(len(batch))
@@ -73,7 +93,11 @@ def paint(
 
 def mean_psnr(pictures: Iterable[NDArray[np.uint8]], pairs: Sequence[Pair]) -> float:
     """Masked PSNR, dB per picture, then the mean."""
-    return float(np.mean([psnr(picture, pair.target, pair.mask) for picture, pair in zip(pictures, pairs, strict=True)]))
+    return float(
+        np.mean(
+            [psnr(picture, pair.target, pair.mask) for picture, pair in zip(pictures, pairs, strict=True)]
+        )
+    )
 
 
 @torch.no_grad()
@@ -85,10 +109,16 @@ def reconstruct(pipe, pairs: Sequence[Pair]) -> list[NDArray[np.uint8]]:
 
 
 def evaluate_world(
-    pipe, num: int = 64, seed: int = 0, detector=None, sheet: Path | None = None, model: str = "embedded",
+    pipe,
+    num: int = 64,
+    seed: int = 0,
+    detector=None,
+    sheet: Path | None = None,
+    model: str = "embedded",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """All numbers of `scd evaluate world`; three times `num` pictures are painted. Without a detector `pck` and `pck_truth` are None."""
+    """All numbers of `scd evaluate world`; three times `num` pictures are painted. Without a detector `pck`
+    and `pck_truth` are None."""
     began = time.monotonic()
     pairs = held_out_pairs(num, pipe.config.default_size)
     result = paint(pipe, pairs, pairs, seed, progress)
@@ -106,30 +136,34 @@ def evaluate_world(
         "psnr": float(np.mean([psnr(r, p.target) for r, p in together])),
         "ssim": float(np.mean([ssim(r, p.target) for r, p in together])),
         "detail": float(np.mean([detail(r, p.target, p.mask) for r, p in together])),
-        "pck": None if detector is None else float(np.mean([pck(r, p.truth_pose, p.visible, detector) for r, p in together])),
-        "pck_truth": None if detector is None else float(
-            np.mean([pck(p.target, p.truth_pose, p.visible, detector) for p in pairs])
-        ),
+        "pck": None
+        if detector is None
+        else float(np.mean([pck(r, p.truth_pose, p.visible, detector) for r, p in together])),
+        "pck_truth": None
+        if detector is None
+        else float(np.mean([pck(p.target, p.truth_pose, p.visible, detector) for p in pairs])),
         "num_pictures": num,
         "num_steps": pipe.config.default_steps,
         "guidance": pipe.config.default_guidance,
         "world_version": world.VERSION,
         "model": model,
         "seconds": time.monotonic() - began,
-    }  # fmt: skip
+    }
 
 
 def grid(pairs: Sequence[Pair], results: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """One row per pair: reference, pose drawing, result, truth; two pairs side by side."""
     cells = [
-        [p.reference, draw_pose(p.target_pose, p.target.shape[:2]), r, p.target] for p, r in zip(pairs, results, strict=True)
+        [p.reference, draw_pose(p.target_pose, p.target.shape[:2]), r, p.target]
+        for p, r in zip(pairs, results, strict=True)
     ]
-    rows = [sum(cells[i : i + 2], []) for i in range(0, len(cells), 2)]
+    rows = [[cell for pair in cells[i : i + 2] for cell in pair] for i in range(0, len(cells), 2)]
     return contact_sheet(rows, ["reference", "pose", "result", "truth"] * min(2, len(cells)))
 
 
 def sample_grid(pipe, path: Path, size: int, num: int = 32) -> dict[str, float]:
-    """What training looks at: a sheet of the first 12 of `num` held-out pairs, and three numbers over all of them."""
+    """What training looks at: a sheet of the first 12 of `num` held-out pairs, and three numbers over all of
+    them."""
     pipe.set_progress_bar_config(disable=True)
     pairs = held_out_pairs(num, size)
     results = paint(pipe, pairs, pairs)

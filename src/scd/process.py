@@ -1,7 +1,9 @@
-"""The diffusion process: noising (whole or in a region), what the network predicts, the loss and guidance (METHOD 4 and 6).
+"""The diffusion process: noising (whole or in a region), what the network predicts, the loss and guidance
+(METHOD 4 and 6).
 
-Letters: `alpha`, `sigma` with `z_t = alpha z_0 + sigma eps`; for the variance-preserving schedules alpha^2 = abar and sigma^2 =
-1 - abar, for flow alpha = 1 - sigma. `S = alpha^2 / sigma^2` is the signal-to-noise ratio. All are (B, 1, 1, 1), one per sample.
+Letters: `alpha`, `sigma` with `z_t = alpha z_0 + sigma eps`; for the variance-preserving schedules alpha^2 =
+abar and sigma^2 = 1 - abar, for flow alpha = 1 - sigma. `S = alpha^2 / sigma^2` is the signal-to-noise ratio.
+All are (B, 1, 1, 1), one per sample.
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ MAX_WEIGHT = 5.0  # min-SNR's gamma (Hang et al. 2023), the value of every publi
 
 @dataclass(frozen=True)
 class Objective:
-    """One row of the table below: what the network is asked for, how x0 follows from it, and the weight of its squared error."""
+    """One row of the table below: what the network is asked for, how x0 follows from it, and the weight of
+    its squared error."""
 
-    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # z_0, eps, alpha, sigma -> what the network should say
+    target: Callable[
+        [Tensor, Tensor, Tensor, Tensor], Tensor
+    ]  # z_0, eps, alpha, sigma -> what the network should say
     x0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # prediction, z_t, alpha, sigma -> z_0
     weight: Callable[[Tensor, Tensor], Tensor]  # alpha, sigma -> w(t)
 
 
 def _x0_weight(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """min(S + 1, 5): the weight of the squared error of x0. The `+ 1` keeps the terminal step, the first one sampled, in the loss."""
+    """min(S + 1, 5): the weight of the squared error of x0. The `+ 1` keeps the terminal step, the first one
+    sampled, in the loss."""
     return (1 / sigma**2 * (alpha**2 + sigma**2)).clamp(max=MAX_WEIGHT)
 
 
-# Keys are diffusers' names for `scheduler.config.prediction_type`. For v and flow d(x0)/d(prediction) = sigma (v: VP schedules only).
+# Keys are diffusers' names for `scheduler.config.prediction_type`. For v and flow d(x0)/d(prediction) = sigma
+# (v: VP schedules only).
 OBJECTIVES: dict[str, Objective] = {
     "epsilon": Objective(
         target=lambda z_0, eps, alpha, sigma: eps,
@@ -62,12 +69,15 @@ def objective_name(scheduler) -> str:
     if name not in OBJECTIVES:
         raise ValueError(f"prediction_type {name!r} is not known; one of {', '.join(OBJECTIVES)}")
     if name == "epsilon" and scheduler.config.get("rescale_betas_zero_snr"):
-        raise ValueError("epsilon with zero-terminal SNR has no first step (x0 = z / 0): use v_prediction or sample")
+        raise ValueError(
+            "epsilon with zero-terminal SNR has no first step (x0 = z / 0): use v_prediction or sample"
+        )
     return name
 
 
 def noise_levels(scheduler, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma, each (B, 1, 1, 1) float32, of integer timesteps (B,) under the scheduler that is saved with the weights."""
+    """alpha and sigma, each (B, 1, 1, 1) float32, of integer timesteps (B,) under the scheduler that is saved
+    with the weights."""
     if objective_name(scheduler) == "flow":
         num = scheduler.config.num_train_timesteps
         sigma = ((timesteps.float() + 1) / num)[:, None, None, None]
@@ -77,17 +87,27 @@ def noise_levels(scheduler, timesteps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def noise(z_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, region: Tensor | None = None) -> Tensor:
-    """z_t = (alpha z_0 + sigma eps) * M + z_0 * (1 - M); without a region M = 1 (METHOD 4, 6). Latents (B, C, h, w), M (B, 1, h, w)."""
+    """z_t = (alpha z_0 + sigma eps) * M + z_0 * (1 - M); without a region M = 1 (METHOD 4, 6). Latents (B, C,
+    h, w), M (B, 1, h, w)."""
     z_t = alpha * z_0 + sigma * eps
     return z_t if region is None else torch.where(region.bool(), z_t, z_0)
 
 
 def loss(
-    prediction: Tensor, z_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, name: str, region: Tensor | None = None
+    prediction: Tensor,
+    z_0: Tensor,
+    eps: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    name: str,
+    region: Tensor | None = None,
 ) -> Tensor:
-    """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar (METHOD 4, 6)."""
+    """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
+    (METHOD 4, 6)."""
     objective = OBJECTIVES[name]
-    error = (prediction.float() - objective.target(z_0, eps, alpha, sigma).float()) ** 2 * objective.weight(alpha, sigma)
+    error = (prediction.float() - objective.target(z_0, eps, alpha, sigma).float()) ** 2 * objective.weight(
+        alpha, sigma
+    )
     if region is None:
         return error.mean()
     inside = region.to(error).expand(len(error), 1, *error.shape[2:])
@@ -95,5 +115,6 @@ def loss(
 
 
 def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: unconditional + scale (conditional - unconditional); scale 1 is never computed (METHOD 3)."""
+    """Classifier-free guidance: unconditional + scale (conditional - unconditional); scale 1 is never
+    computed (METHOD 3)."""
     return unconditional + scale * (conditional - unconditional)

@@ -44,20 +44,23 @@ class Reference:
     stamp: Mapping[str, str]  # which network extracted it
 
     def __add__(self, other: Reference) -> Reference:
-        """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in order, not averaged."""
+        """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in
+        order, not averaged."""
         check_stamp(other.stamp, self.stamp)
         return Reference(self.cache + other.cache, torch.cat([self.context, other.context], 1), self.stamp)
 
     @staticmethod
     def stack(references: Sequence[Reference]) -> Reference:
-        """N references for N pictures, one each. Raises ValueError when their sizes or numbers of pictures differ."""
+        """N references for N pictures, one each. Raises ValueError when their sizes or numbers of pictures
+        differ."""
         for reference in references[1:]:
             check_stamp(reference.stamp, references[0].stamp)
         context = torch.cat([r.context for r in references])
         return Reference(KVCache.stack([r.cache for r in references]), context, references[0].stamp)
 
     def to(self, *args, **kwargs) -> Reference:
-        """As `Tensor.to`. A change of dtype is the network's affair as well: encode again after `pipe.to(dtype)`."""
+        """As `Tensor.to`. A change of dtype is the network's affair as well: encode again after
+        `pipe.to(dtype)`."""
         return Reference(self.cache.to(*args, **kwargs), self.context.to(*args, **kwargs), self.stamp)
 
     @property
@@ -72,7 +75,11 @@ class Reference:
             tensors[f"{name}|key"], tensors[f"{name}|value"] = key, value
         temporary = path.with_name(path.name + ".tmp")
         try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"stamp": json.dumps(dict(self.stamp))})
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                temporary,
+                {"stamp": json.dumps(dict(self.stamp))},
+            )
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -80,7 +87,8 @@ class Reference:
 
     @staticmethod
     def load(path: str | Path) -> Reference:
-        """The inverse of `save`, on the CPU. Raises UserError for a file that is missing, damaged or something else."""
+        """The inverse of `save`, on the CPU. Raises UserError for a file that is missing, damaged or
+        something else."""
         try:
             with safe_open(path, "pt") as file:
                 stamp = json.loads((file.metadata() or {})["stamp"])
@@ -90,16 +98,21 @@ class Reference:
             names = dict.fromkeys(name.rsplit("|", 1)[0] for name in tensors)
             entries = {name: (tensors[f"{name}|key"], tensors[f"{name}|value"]) for name in names}
         except Exception as error:
-            raise UserError(f"{path}: no readable reference file ({error}); make one with encode_reference(...).save(path)") from error
+            raise UserError(
+                f"{path}: no readable reference file ({error}); write one with Reference.save"
+            ) from error
         return Reference(KVCache(entries), context, stamp)
 
 
 def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
-    """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep, precision, format."""
+    """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
+    precision, format."""
     adapters = {
         adapter: layer.scaling[adapter]  # pyright: ignore[reportIndexIssue]
-        for layer in unet.modules() if hasattr(layer, "lora_A") for adapter in layer.active_adapters
-    }  # fmt: skip
+        for layer in unet.modules()
+        if hasattr(layer, "lora_A")
+        for adapter in layer.active_adapters
+    }
     config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
     return {
         "format": FORMAT,
@@ -113,7 +126,8 @@ def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int
 
 
 def hash_weights(module: nn.Module) -> str:
-    """Sixteen hex digits over all names and bytes; 0.1 s for the embedded model, some seconds for Stable Diffusion 1.5."""
+    """Sixteen hex digits over all names and bytes; 0.1 s for the embedded model, some seconds for Stable
+    Diffusion 1.5."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -125,4 +139,6 @@ def check_stamp(stamp: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Raise StaleReference that says what changed since the reference was extracted."""
     changed = [text for part, text in STAMP_PARTS.items() if stamp.get(part) != expected.get(part)]
     if changed:
-        raise StaleReference(f"this reference was extracted with {', '.join(changed)}: call encode_reference again")
+        raise StaleReference(
+            f"this reference was extracted with {', '.join(changed)}: call encode_reference again"
+        )

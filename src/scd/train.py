@@ -1,4 +1,5 @@
-"""Training: `data -> Batch -> latents -> noise -> joint pass -> loss` (METHOD 4), resumable by running the same command again."""
+"""Training: `data -> Batch -> latents -> noise -> joint pass -> loss` (METHOD 4), resumable by running the
+same command again."""
 
 from __future__ import annotations
 
@@ -28,29 +29,38 @@ from scd.types import Batch, UserError
 
 
 class Trainee(nn.Module):
-    """What learns, behind the one `forward` that accelerate wraps: the denoising network and the pose encoder."""
+    """What learns, behind the one `forward` that accelerate wraps: the denoising network and the pose
+    encoder."""
 
     def __init__(self, pipe: SCDPipeline):
         super().__init__()
         self.unet, self.pose_encoder = pipe.unet, pipe.pose_encoder
         self.reference_timestep = pipe.config.reference_timestep
 
-    def forward(self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner) -> Tensor:
+    def forward(
+        self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner
+    ) -> Tensor:
         drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
         rows = references.shape[0] * references.shape[1]
         features = self.pose_encoder(drawings).split([rows, len(z_t)])
         return joint(self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner)
 
 
-def step_loss(trainee: nn.Module, pipe: SCDPipeline, batch: Batch, generator: torch.Generator, config: TrainConfig) -> Tensor:
-    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the generator."""
+def step_loss(
+    trainee: nn.Module, pipe: SCDPipeline, batch: Batch, generator: torch.Generator, config: TrainConfig
+) -> Tensor:
+    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the
+    generator."""
     device = pipe.device
     groups, num_targets = batch.targets.shape[:2]
-    references = pipe.encode_pictures(_unit(batch.references.flatten(0, 1), device)).unflatten(0, (groups, -1))
+    references = pipe.encode_pictures(_unit(batch.references.flatten(0, 1), device)).unflatten(
+        0, (groups, -1)
+    )
     z_0 = pipe.encode_pictures(_unit(batch.targets.flatten(0, 1), device), generator=generator)
     num = len(z_0)
 
-    # One timestep per target, one from each of `num` equal parts of the schedule: the loss of a step varies less
+    # One timestep per target, one from each of `num` equal parts of the schedule: the loss of a step varies
+    # less
     parts = (torch.randperm(num, generator=generator) + torch.rand(num, generator=generator)) / num
     timesteps = (parts * pipe.scheduler.config.num_train_timesteps).long().to(device)
     eps = torch.randn(z_0.shape, generator=generator).to(device)
@@ -63,9 +73,14 @@ def step_loss(trainee: nn.Module, pipe: SCDPipeline, batch: Batch, generator: to
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped)]
     context = pipe.training_context(batch.references, owner)
     prediction = trainee(
-        references, z_t, timesteps, _drawing(batch.reference_drawings, device), _drawing(batch.target_drawings, device).flatten(0, 1),
-        context, owner,
-    )  # fmt: skip
+        references,
+        z_t,
+        timesteps,
+        _drawing(batch.reference_drawings, device),
+        _drawing(batch.target_drawings, device).flatten(0, 1),
+        context,
+        owner,
+    )
     return process.loss(prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler))
 
 
@@ -99,8 +114,9 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> SCDPipeline:
-    """Train `pipe` in place in the run folder: config.json, log.jsonl, tensorboard/, samples/, checkpoint-*/ and model/ (the averaged
-    weights in diffusers layout). A folder with checkpoints continues from the newest. Returns the pipeline with averaged weights.
+    """Train `pipe` in place in the run folder: config.json, log.jsonl, tensorboard/, samples/, checkpoint-*/
+    and model/ (the averaged weights in diffusers layout). A folder with checkpoints continues from the
+    newest. Returns the pipeline with averaged weights.
 
     Raises UserError when the folder holds a run with other settings, or a loss is not a number.
     """
@@ -131,14 +147,23 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
     batches = config.steps * config.accumulation
     dataset = WorldPictures(
-        batches * config.data.groups, config.data.size, config.data.targets, config.data.references, config.data.groups,
-        first_seed=FIRST_TRAINING_SEED * (1 + config.seed), repeat=config.overfit or None, augment=config.data.augment,
-    )  # fmt: skip
+        batches * config.data.groups,
+        config.data.size,
+        config.data.targets,
+        config.data.references,
+        config.data.groups,
+        first_seed=FIRST_TRAINING_SEED * (1 + config.seed),
+        repeat=config.overfit or None,
+        augment=config.data.augment,
+    )
     loader = DataLoader(
-        dataset, batch_size=config.data.groups, collate_fn=collate, num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]
+        dataset,
+        batch_size=config.data.groups,
+        collate_fn=collate,
+        num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]
         sampler=_From(step * config.accumulation * config.data.groups, len(dataset)),  # pyright: ignore[reportArgumentType]
         prefetch_factor=4 if config.data.workers else None,
-    )  # fmt: skip
+    )
     wrapped, optimizer = accelerator.prepare(trainee, optimizer)
     accelerator.init_trackers("tensorboard")
 
@@ -157,7 +182,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
                 accelerator.backward(value)
                 total += value.item() / config.accumulation
         if not math.isfinite(total):
-            raise UserError(f"{run}: the loss of step {step} is not a number; the last checkpoint is whole: lower --lr and run again")
+            raise UserError(
+                f"{run}: the loss of step {step} is not a number; "
+                "the last checkpoint is whole: lower --lr and run again"
+            )
         if accelerator.sync_gradients:
             accelerator.clip_grad_norm_(trainee.parameters(), config.clip)
         for group in optimizer.param_groups:
@@ -172,10 +200,13 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         if step % config.log_every == 0 or step == config.steps:
             now = time.monotonic()
             row = {
-                "step": step, "targets": step * config.targets_per_step, "loss": float(np.mean(losses)),
-                "lr": learning_rate(config, step - 1), "seconds": seen + now - began,
+                "step": step,
+                "targets": step * config.targets_per_step,
+                "loss": float(np.mean(losses)),
+                "lr": learning_rate(config, step - 1),
+                "seconds": seen + now - began,
                 "targets_per_second": (step - since[1]) * config.targets_per_step / (now - since[0]),
-            }  # fmt: skip
+            }
             losses, since = [], (now, step)
             _log(run, row)
             accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
@@ -187,7 +218,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             ema.store(trainee.parameters())
             ema.copy_to(trainee.parameters())
             trainee.eval()
-            row = {"step": step, **sample_grid(pipe, run / "samples" / f"step-{step:08d}.png", size=config.data.size)}
+            row = {
+                "step": step,
+                **sample_grid(pipe, run / "samples" / f"step-{step:08d}.png", size=config.data.size),
+            }
             checkpoint.export(pipe, run / "model")
             trainee.train()
             ema.restore(trainee.parameters())
@@ -201,11 +235,16 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them to the system after every layer: the page faults of taking them
-    anew made a CPU step 4.1 s instead of 0.87 s. Elsewhere than on glibc nothing happens."""
+    """Tell glibc to reuse large blocks instead of returning them to the system after every layer: the page
+    faults of taking them anew made a CPU step 4.1 s instead of 0.87 s. Elsewhere than on glibc nothing
+    happens."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        for option, value in (
+            (-3, 1 << 30),
+            (-1, (1 << 31) - 1),
+            (-2, 1 << 28),
+        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
             libc.mallopt(option, value)
 
 
@@ -213,7 +252,10 @@ def _claim(run: Path, config: TrainConfig) -> None:
     """A run folder belongs to one config; only how long it goes on and what is written may change."""
     path = run / "config.json"
     if path.exists() and not same_run(load_config(path), config) and checkpoint.checkpoints(run):
-        raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
+        raise UserError(
+            f"{run}: holds a run with other settings (config.json); "
+                "choose another --run, or the same settings to resume"
+        )
     path.write_text(to_json(config))
 
 

@@ -1,4 +1,5 @@
-"""The values that travel between the parts: frozen, with their shapes on the fields. NumPy only, so that importing them is instant."""
+"""The values that travel between the parts: frozen, with their shapes on the fields. NumPy only, so that
+importing them is instant."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Joint order (DWPose): 18 body joints in OpenPose order (neck = middle of the shoulders), 68 face, 21 left hand, 21 right hand.
+# Joint order (DWPose): 18 body joints in OpenPose order (neck = middle of the shoulders), 68 face, 21 left
+# hand, 21 right hand.
 NUM_BODY, NUM_FACE, NUM_HAND = 18, 68, 21
 NUM_JOINTS = NUM_BODY + NUM_FACE + 2 * NUM_HAND  # 128
 BODY = slice(0, 18)
@@ -30,7 +32,8 @@ BODY_NAMES = (
 
 
 class UserError(Exception):
-    """An error that the user can mend: the command line prints its one line and exits with code 2, without a traceback.
+    """An error that the user can mend: the command line prints its one line and exits with code 2, without a
+    traceback.
 
     The message names the file (or the option) and says what to do.
     """
@@ -43,8 +46,12 @@ class Pose:
     `right` and `left` are the person's own. An absent joint has score 0 and coordinates 0.
     """
 
-    joints: NDArray[np.float32]  # (128, 2) x, y as fractions of the picture's width and height; the top left corner is (0, 0)
-    scores: NDArray[np.float32]  # (128,) confidence in [0, 1]; 0 = absent; the world gives 1 = seen, 0.5 = in the picture but hidden
+    joints: NDArray[
+        np.float32
+    ]  # (128, 2) x, y as fractions of the picture's width and height; the top left corner is (0, 0)
+    scores: NDArray[
+        np.float32
+    ]  # (128,) confidence in [0, 1]; 0 = absent; the world gives 1 = seen, 0.5 = in the picture but hidden
     size: tuple[int, int]  # (height, width) of that picture in pixels
 
     def __post_init__(self) -> None:
@@ -57,7 +64,8 @@ class Pose:
 
 @dataclass(frozen=True)
 class Sample:
-    """One person as training sees them: R reference pictures and K targets of one clip, each with the drawing of its pose."""
+    """One person as training sees them: R reference pictures and K targets of one clip, each with the drawing
+    of its pose."""
 
     references: NDArray[np.uint8]  # (R, H, W, 3) RGB
     reference_drawings: NDArray[np.uint8]  # (R, H, W, 3)

@@ -1,4 +1,5 @@
-"""A stock `UNet2DConditionModel` as SCD's denoising network: pose features in, the reference as an argument, names unchanged."""
+"""A stock `UNet2DConditionModel` as SCD's denoising network: pose features in, the reference as an argument,
+names unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class PoseConv2d(nn.Conv2d):
 
 
 def adapt(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Make a stock network SCD's, in place: causal processors on every spatial attention, `conv_in` takes pose features. Idempotent.
+    """Make a stock network SCD's, in place: causal processors on every spatial attention, `conv_in` takes
+    pose features. Idempotent.
 
     Without a reference and without pose features the network computes what it computed before, to the bit.
     """
@@ -39,32 +41,46 @@ def adapt(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def self_attention_layers(unet: nn.Module) -> dict[str, nn.Module]:
-    """Spatial self-attention layers by name; temporal ones (`motion_modules`, METHOD 5) never see a reference."""
+    """Spatial self-attention layers by name; temporal ones (`motion_modules`, METHOD 5) never see a
+    reference."""
     return {n: m for n, m in unet.named_modules() if n.endswith(".attn1") and "motion_modules" not in n}
 
 
 def check_adapted(unet: nn.Module) -> None:
-    """Raise, naming the layer, when something replaced a processor: the picture would silently come out without its reference."""
+    """Raise, naming the layer, when something replaced a processor: the picture would silently come out
+    without its reference."""
     for name, layer in self_attention_layers(unet).items():
         if not isinstance(layer.processor, CausalSelfAttention):
             raise ValueError(
-                f"layer {name} has processor {type(layer.processor).__name__}, which cannot read a reference; "
+                f"layer {name} has processor {type(layer.processor).__name__}, "
+                "which cannot read a reference; "
                 "call scd.backbones.unet.adapt(pipe.unet), and leave attention processors as they are"
             )
 
 
 def predict(
-    unet: nn.Module, latents: Tensor, timesteps: Tensor, features: Tensor | None, context: Tensor, reference: Reference = None
+    unet: nn.Module,
+    latents: Tensor,
+    timesteps: Tensor,
+    features: Tensor | None,
+    context: Tensor,
+    reference: Reference = None,
 ) -> Tensor:
-    """The network's raw output for rows of latents (rows, C, h, w), timesteps (rows,), pose features (rows, c, h, w) or None, and
-    context tokens (rows, n, D); `reference` says which rows see what (scd.attention)."""
+    """The network's raw output for rows of latents (rows, C, h, w), timesteps (rows,), pose features (rows,
+    c, h, w) or None, and context tokens (rows, n, D); `reference` says which rows see what
+    (scd.attention)."""
     if features is not None:
         latents = torch.cat([latents, features.to(latents.dtype)], dim=1)
-    return unet(latents, timesteps, context, cross_attention_kwargs={"reference": reference}, return_dict=False)[0]
+    return unet(
+        latents, timesteps, context, cross_attention_kwargs={"reference": reference}, return_dict=False
+    )[0]
 
 
-def extract(unet: nn.Module, latents: Tensor, timestep: int, features: Tensor | None, context: Tensor) -> KVCache:
-    """First stage: rows of references (rows, C, h, w), each with its own pose features and context, at the constant timestep."""
+def extract(
+    unet: nn.Module, latents: Tensor, timestep: int, features: Tensor | None, context: Tensor
+) -> KVCache:
+    """First stage: rows of references (rows, C, h, w), each with its own pose features and context, at the
+    constant timestep."""
     stage = Extract()
     timesteps = torch.full((len(latents),), timestep, device=latents.device)
     predict(unet, latents, timesteps, features, context, stage)
@@ -75,7 +91,8 @@ def denoise(
     unet: nn.Module, latents: Tensor, timesteps: Tensor, features: Tensor | None, context: Tensor,
     cache: KVCache | None, owner: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    """Second stage: rows of targets that read the cache; `owner` gives each row's group in it, -1 for rows that read nothing."""
+    """Second stage: rows of targets that read the cache; `owner` gives each row's group in it, -1 for rows
+    that read nothing."""
     reference = None if cache is None else Cached(cache, tuple(owner))
     return predict(unet, latents, timesteps, features, context, reference)
 
@@ -84,8 +101,9 @@ def joint(
     unet: nn.Module, references: Tensor, targets: Tensor, timestep: int, timesteps: Tensor,
     features: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor], owner: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    """Both stages in one pass, for training: rows of one batch. references (G, R, C, h, w), targets (B, C, h, w), timesteps (B,),
-    features and context of (references, targets) with G R and B rows. Returns the predictions of the targets (B, C, h, w)."""
+    """Both stages in one pass, for training: rows of one batch. references (G, R, C, h, w), targets (B, C, h,
+    w), timesteps (B,), features and context of (references, targets) with G R and B rows. Returns the
+    predictions of the targets (B, C, h, w)."""
     num_groups, num_references = references.shape[:2]
     rows = num_groups * num_references
     output = predict(

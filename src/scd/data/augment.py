@@ -25,8 +25,9 @@ def as_detected(pose: Pose) -> Pose:
 
 
 def perturb(pose: Pose, rng: np.random.Generator) -> Pose:
-    """Detector errors for training: joints off by 0.6 % of the picture (half of MediaPipe's median error on drawn people, so that
-    the model still trusts the drawing), now and then a missing face, hand or limb end."""
+    """Detector errors for training: joints off by 0.6 % of the picture (half of MediaPipe's median error on
+    drawn people, so that the model still trusts the drawing), now and then a missing face, hand or limb
+    end."""
     joints = pose.joints + rng.normal(0, 0.006, (1, 2)).astype(np.float32) * (rng.random() < 0.3)
     joints[BODY] += rng.normal(0, 0.006, (18, 2)).astype(np.float32)
     scores = pose.scores.copy()

@@ -1,4 +1,5 @@
-"""The procedural world as a training set: endless, every sample a function of its index alone, so that resuming is exact."""
+"""The procedural world as a training set: endless, every sample a function of its index alone, so that
+resuming is exact."""
 
 from __future__ import annotations
 
@@ -16,14 +17,17 @@ FIRST_TRAINING_SEED = 1_000_000
 class WorldPictures:
     """Map-style dataset of `length` samples; sample i shows the person of scene `first_seed + i`.
 
-    Samples of one batch need one number of references, so it is drawn per block of `group` consecutive indices.
+    Samples of one batch need one number of references, so it is drawn per block of `group` consecutive
+    indices.
     """
 
     def __init__(
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
-        group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None, augment: bool = True,
+        group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
+        augment: bool = True,
     ):  # fmt: skip
-        """references: the chances of 1, 2, 3 ... references. repeat: with N, only N samples exist (`--overfit N`)."""
+        """references: the chances of 1, 2, 3 ... references. repeat: with N, only N samples exist (`--overfit
+        N`)."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
 
@@ -34,7 +38,9 @@ class WorldPictures:
         block = np.random.default_rng([self.first_seed, 1, index // self.group])
         num_references = 1 + int(block.choice(len(self.references), p=self.references))
         rng = np.random.default_rng([self.first_seed, 2, index])
-        scene = world.Scene.from_seed(self.first_seed + (index if self.repeat is None else index % self.repeat))
+        scene = world.Scene.from_seed(
+            self.first_seed + (index if self.repeat is None else index % self.repeat)
+        )
         views = [scene.view(i, size=self.size) for i in range(num_references + self.num_targets)]
         poses = [as_detected(view.pose) for view in views]
         if self.augment:

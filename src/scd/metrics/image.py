@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 def psnr(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> float:
     """Peak signal-to-noise ratio in dB of one picture (H, W, 3), over the mask's pixels (H, W) when given.
 
-    In float64: a family of public scripts subtracts uint8, wraps around, and reports 29 to 31 dB where 15 to 20 is true.
-    Raises ValueError for an empty mask.
+    In float64: a family of public scripts subtracts uint8, wraps around, and reports 29 to 31 dB where 15 to
+    20 is true. Raises ValueError for an empty mask.
     """
     error = (result.astype(np.float64) - truth.astype(np.float64)) ** 2
     if mask is not None:
         if not mask.any():
             raise ValueError("an empty mask has no PSNR")
         error = error[mask]
-    # A perfect picture would be infinite and spoil every mean: 8-bit rounding's own error, 58.9 dB, is the ceiling
+    # A perfect picture would be infinite and spoil every mean: 8-bit rounding's own error, 58.9 dB, is the
+    # ceiling
     return float(10 * np.log10(255**2 / max(error.mean(), 1 / 12)))
 
 
 def ssim(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Structural similarity of two pictures (H, W, 3): torchmetrics, RGB, data range 1, Gaussian window 11 (CatVTON's protocol)."""
+    """Structural similarity of two pictures (H, W, 3): torchmetrics, RGB, data range 1, Gaussian window 11
+    (CatVTON's protocol)."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     a, b = (torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (result, truth))
@@ -31,12 +33,14 @@ def ssim(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 
 
 def gradient(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Mean absolute horizontal difference of neighbouring pixels (H, W, 3) that both lie in the mask (H, W), 0..255."""
+    """Mean absolute horizontal difference of neighbouring pixels (H, W, 3) that both lie in the mask (H, W),
+    0..255."""
     difference = np.abs(np.diff(picture.astype(np.float64), axis=1)).mean(-1)
     inside = mask[:, 1:] & mask[:, :-1]
     return float(difference[inside].mean())
 
 
 def detail(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """`gradient` of the result over the truth's: 1 = as sharp, less = blurred. Beside PSNR, which alone rewards blur."""
+    """`gradient` of the result over the truth's: 1 = as sharp, less = blurred. Beside PSNR, which alone
+    rewards blur."""
     return gradient(result, mask) / gradient(truth, mask)

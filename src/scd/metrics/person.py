@@ -13,14 +13,18 @@ PCK_RADIUS = 0.1  # of the height of the true joints' box
 
 
 def pck(picture: NDArray[np.uint8], truth: Pose, visible: NDArray[np.bool_], detector) -> float:
-    """Share of the visible body joints that the detector finds within 0.1 of the height of the true joints' box.
+    """Share of the visible body joints that the detector finds within 0.1 of the height of the true joints'
+    box.
 
-    picture (H, W, 3); visible (128,) of the truth. The picture is enlarged to 256 px first; nobody found = all wrong.
+    picture (H, W, 3); visible (128,) of the truth. The picture is enlarged to 256 px first; nobody found =
+    all wrong.
     """
     height, width = picture.shape[:2]
     scale = DETECTOR_SIDE / min(height, width)
     if scale > 1:
-        picture = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC)
+        picture = cv2.resize(
+            picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC
+        )
     joints = visible[BODY] & (truth.scores[BODY] > 0)
     found = detector.detect(picture)
     if not found or not joints.any():
@@ -30,7 +34,10 @@ def pck(picture: NDArray[np.uint8], truth: Pose, visible: NDArray[np.bool_], det
     # Several people are found only in a failed picture; the one that fits best is judged
     radius = PCK_RADIUS * height * np.ptp(truth.joints[BODY][truth.scores[BODY] > 0, 1])
     right = [
-        ((np.linalg.norm(p.joints[BODY][joints] * aspect - true, axis=1) <= radius) & (p.scores[BODY][joints] > 0)).mean()
+        (
+            (np.linalg.norm(p.joints[BODY][joints] * aspect - true, axis=1) <= radius)
+            & (p.scores[BODY][joints] > 0)
+        ).mean()
         for p in found
     ]
     return float(max(right))
