@@ -262,3 +262,14 @@ def test_image_embedding_reaches_the_target():
         pipe(r, make_pose(1), generator=seeded(), output_type="latent").images for r in (reference, other)
     )
     assert not torch.allclose(a, b)
+
+
+def test_place_features_tell_places_apart():
+    from scd.pose_encoder import place_features
+
+    waves = place_features(torch.zeros(2, 5, 4, 6), 3)
+    assert waves.shape == (2, 12, 4, 6)
+    places = waves[0].flatten(1).T
+    assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.1
+    assert torch.allclose(waves[0, 0, :, 0], torch.sin(torch.pi / 2 * torch.tensor([-0.75, -0.25, 0.25, 0.75])))
+    assert torch.equal(waves[:, :, :, 0], place_features(torch.zeros(2, 5, 4, 6), 3)[:, :, :, 0])

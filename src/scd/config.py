@@ -21,9 +21,9 @@ class NetworkConfig:
     latent_channels: int = 48
     whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
     pose_channels: tuple[int, ...] = (24, 64, 128)
-    pose_stride: int = (
-        2  # of the pose encoder's first convolution: at full resolution it would cost a quarter of a step
-    )
+    # Stride of the pose encoder's first convolution: at full resolution it would cost a twentieth of a step
+    pose_stride: int = 2
+    pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
     # Stable Diffusion's scaled-linear betas (0.00085, 0.012), log-SNR moved down by about ln 4: neighbouring
     # pixels of small drawn pictures agree, so the same noise hides less of them.
@@ -39,7 +39,7 @@ class DataConfig:
     size: int = 128  # pixels, both sides
     groups: int = 4  # people in a step
     targets: int = 5  # pictures of each; they share one extract pass
-    references: tuple[float, ...] = (0.6, 0.25, 0.15)  # chances of 1, 2, 3 references a person
+    references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
     workers: int = 1  # processes that render
     augment: bool = True  # detector-like errors of the poses
 

@@ -18,7 +18,9 @@ from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
-NUM_CODEC_PICTURES = 600  # 154,000 patches at 128 px for 192 dimensions; more change the basis by nothing that one sees
+NUM_CODEC_PICTURES = (
+    600  # 154,000 patches at 128 px for 192 dimensions; more change the basis by nothing that one sees
+)
 
 
 def embedded_folder() -> Path:
@@ -27,25 +29,38 @@ def embedded_folder() -> Path:
 
 
 def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> SCDPipeline:
-    """The embedded model, or the one at `path_or_id`, on `device` (auto, cuda, mps, cpu) in `dtype` (auto, float32, ...).
+    """The embedded model, or the one at `path_or_id`, on `device` (auto, cuda, mps, cpu) in `dtype` (auto,
+    float32, ...).
 
     auto: the first accelerator there is, in half precision on CUDA, float32 elsewhere. Raises UserError.
     """
     path = str(embedded_folder() if path_or_id is None else path_or_id)
     if path_or_id is None and not (embedded_folder() / "model_index.json").is_file():
-        raise UserError(f"{path}: the embedded model is missing from this installation; install the package again")
+        raise UserError(
+            f"{path}: the embedded model is missing from this installation; install the package again"
+        )
     if not Path(path).exists() and (path.count("/") != 1 or Path(path).parent.is_dir()):
-        raise UserError(f"{path}: there is no such folder; give a model folder, or the id of one on the Hugging Face hub (NAME/MODEL)")
+        raise UserError(
+            f"{path}: there is no such folder; give a model folder, or the id of one on the Hugging Face hub (NAME/MODEL)"
+        )
     place = resolve_device(device)
     try:
         return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # what diffusers says about damaged folders and unreachable ids
-        raise UserError(f"{path}: no model that can be loaded ({' '.join(str(error).split())[:200]})") from error
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # what diffusers says about damaged folders and unreachable ids
+        raise UserError(
+            f"{path}: no model that can be loaded ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def start(config: TrainConfig, run: Path) -> SCDPipeline:
-    """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a new pipeline (`config.init`),
-    exported there at once, so that the codec and everything else that does not learn stays as it was. Raises UserError.
+    """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a
+    new pipeline (`config.init`), exported there at once, so that the codec and everything else that does not
+    learn stays as it was. Raises UserError.
     """
     folder, settings = run / "model", run / "config.json"
     if settings.exists():
@@ -53,7 +68,9 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
             if folder.exists():
                 return load(folder, "cpu", "float32")
         elif checkpoints(run):
-            raise UserError(f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume")
+            raise UserError(
+                f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume"
+            )
     if config.init == "scratch":
         pipe = build(config)
     else:
@@ -71,7 +88,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(n for n, ok in there.items() if ok))
     if not there.get(name.split(":")[0], False):
-        raise UserError(f"--device {name}: not available here; there is {', '.join(n for n, ok in there.items() if ok)}")
+        raise UserError(
+            f"--device {name}: not available here; there is {', '.join(n for n, ok in there.items() if ok)}"
+        )
     return torch.device(name)
 
 
@@ -83,13 +102,17 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def build(config: TrainConfig) -> SCDPipeline:
-    """A pipeline with random weights (seeded by the config) and a codec fitted on the world's training people."""
+    """A pipeline with random weights (seeded by the config) and a codec fitted on the world's training
+    people."""
     from scd import world
 
     network = config.network
-    pictures = np.stack([
-        world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=config.data.size).image for i in range(NUM_CODEC_PICTURES)
-    ])  # fmt: skip
+    pictures = np.stack(
+        [
+            world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=config.data.size).image
+            for i in range(NUM_CODEC_PICTURES)
+        ]
+    )
     pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     vae = PatchCodec.fit(pixels, network.latent_channels, whitening=network.whitening)
     with torch.random.fork_rng():
@@ -97,9 +120,14 @@ def build(config: TrainConfig) -> SCDPipeline:
         unet = build_unet(network, config.data.size // 8)
         pose_encoder = build_pose_encoder(network)
     return SCDPipeline(
-        vae, unet, pose_encoder, build_scheduler(network),
-        default_size=config.data.size, default_guidance=1.5, world_version=world.VERSION,
-    )  # fmt: skip
+        vae,
+        unet,
+        pose_encoder,
+        build_scheduler(network),
+        default_size=config.data.size,
+        default_guidance=1.5,
+        world_version=world.VERSION,
+    )
 
 
 def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel:
@@ -121,16 +149,25 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
 
 
 def build_pose_encoder(network: NetworkConfig) -> PoseEncoder:
-    return PoseEncoder(network.block_out_channels[0], network.pose_channels, network.pose_stride)
+    return PoseEncoder(
+        network.block_out_channels[0], network.pose_channels, network.pose_stride, network.pose_frequencies
+    )
 
 
 def build_scheduler(network: NetworkConfig) -> DDIMScheduler:
-    """Zero-terminal SNR with trailing spacing (Lin et al. 2023), as one bundle: what is trained is what is sampled."""
+    """Zero-terminal SNR with trailing spacing (Lin et al. 2023), as one bundle: what is trained is what is
+    sampled."""
     return DDIMScheduler(
-        beta_start=network.beta_start, beta_end=network.beta_end, beta_schedule="scaled_linear",
-        prediction_type=network.prediction_type, rescale_betas_zero_snr=True, timestep_spacing="trailing",
-        clip_sample=False, set_alpha_to_one=True, steps_offset=0,
-    )  # fmt: skip
+        beta_start=network.beta_start,
+        beta_end=network.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=network.prediction_type,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+    )
 
 
 def world_version_of(folder: Path) -> int | None:

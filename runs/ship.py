@@ -1,0 +1,69 @@
+"""Make a run's averaged weights the embedded model: half precision, one file a component, and a new line in
+the card.
+
+    .venv/bin/python runs/ship.py run/world-pictures
+
+The card (src/scd/weights/embedded/README.md) lists every stage that was really run; this script adds the
+run's stage, or updates its line when the same run is shipped again. Evaluate afterwards and put the table
+into BENCHMARKS.md in the same commit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from scd import checkpoint, world
+from scd.config import load_config
+from scd.model import embedded_folder
+from scd.pipeline import SCDPipeline
+
+HEAD = """# The embedded model
+
+Drawn people (`scd.world`, version {version}) at {size} x {size} pixels; {parameters:.1f} M parameters in half
+precision, diffusers layout.
+Made by `scd train`; Apache-2.0, as the code. It has never seen a photograph. Numbers: BENCHMARKS.md.
+
+Stages that were really run, in order; a stage starts from the one above it:
+
+| run | world | start | steps | targets | hours | peak rate | commit |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def main() -> None:
+    run = Path(sys.argv[1])
+    config = load_config(run / "config.json")
+    pipe = SCDPipeline.from_pretrained(run / "model")
+    folder = embedded_folder()
+    card = folder / "README.md"
+    stages = (
+        [line for line in card.read_text().splitlines() if line.startswith("| `")] if card.exists() else []
+    )
+    checkpoint.export(pipe, folder, torch.float16)
+    state = json.loads((checkpoint.checkpoints(run)[-1] / "state.json").read_text())
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    name = f"| `{run.name}` |"
+    stage = (
+        f"{name} {world.VERSION} | {config.init} | {state['step']:,} | {state['step'] * config.targets_per_step:,} | "
+        f"{state['seconds'] / 3600:.2f} | {config.lr:g} | {commit} |"
+    )
+    stages = [line for line in stages if not line.startswith(name)] + [stage]
+    parameters = (
+        sum(p.numel() for m in (pipe.unet, pipe.pose_encoder, pipe.vae) for p in m.parameters()) / 1e6
+    )
+    head = HEAD.format(version=world.VERSION, size=pipe.config.default_size, parameters=parameters)
+    card.write_text(head + "\n".join(stages) + "\n")
+    megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 2**20
+    shutil.rmtree(folder.with_name("embedded.old"), ignore_errors=True)
+    print(f"{folder}: {megabytes:.1f} MiB of weights; {stage}")
+
+
+if __name__ == "__main__":
+    main()
