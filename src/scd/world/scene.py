@@ -1,6 +1,6 @@
 """Scenes and their views: one seed is one person, wardrobe, place, light and camera.
 
-An index is a posture and a turn.
+A view's index is a posture and a turn.
 """
 
 from __future__ import annotations
@@ -203,10 +203,7 @@ class View:
 
     @cached_property
     def visible(self) -> np.ndarray:
-        """bool (128,).
-
-        The joint is the first thing that a ray from the camera meets, by the depth of the fine canvas.
-        """
+        """bool (128,): the joint is the first thing that a ray from the camera meets, by the fine depth."""
         camera = self.scene.camera(self.size)
         points = camera.project(self.figure.joints)
         height, width = camera.size
@@ -256,10 +253,7 @@ class View:
         return self.labels == LABEL[garment]
 
     def dressed(self, clothes: Outfit | Garment) -> View:
-        """The same person, posture and place in other clothes.
-
-        A whole outfit, or a garment in place of its kind.
-        """
+        """The same person, posture and place in another outfit, or with a garment in place of its kind."""
         outfit = clothes if isinstance(clothes, Outfit) else self.outfit.wearing(clothes)
         return dataclasses.replace(self, outfit=outfit)
 
