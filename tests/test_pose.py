@@ -91,6 +91,18 @@ def test_limbs_span_the_body_and_bones_the_hand():
         for chain in (arm, leg, head):
             assert {frozenset(pair) for pair in pairwise(chain)} <= names
     assert len(names) == len(BODY_LIMBS) == 17 == len(BODY_COLOURS) - 1
+    # The drawings that public networks learnt from: the person's right arm is orange to yellow, the left one
+    # green, the right leg green to cyan, the left one blue, the head blue to pink.
+    colours = {(BODY_NAMES[a], BODY_NAMES[b]): BODY_COLOURS[i] for i, (a, b) in enumerate(BODY_LIMBS)}
+    assert colours["neck", "right_shoulder"] == (255, 0, 0)
+    assert colours["neck", "left_shoulder"] == (255, 85, 0)
+    assert colours["right_elbow", "right_wrist"] == (255, 255, 0)
+    assert colours["left_elbow", "left_wrist"] == (85, 255, 0)
+    assert colours["right_knee", "right_ankle"] == (0, 255, 170)
+    assert colours["left_knee", "left_ankle"] == (0, 85, 255)
+    assert colours["neck", "nose"] == (0, 0, 255)
+    assert colours["right_eye", "right_ear"] == (170, 0, 255)
+    assert colours["left_eye", "left_ear"] == (255, 0, 170)
     assert len(HAND_BONES) == 20 == len(set(HAND_COLOURS))
     assert sorted(stop for _, stop in HAND_BONES) == list(range(1, 21))
     assert [bone for bone in HAND_BONES if bone[0] == 0] == [(0, 1), (0, 5), (0, 9), (0, 13), (0, 17)]
