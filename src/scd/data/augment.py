@@ -10,17 +10,18 @@ _HEAD = (0, 14, 15, 16, 17)  # nose, eyes, ears
 _SEEN = 0.75  # the world scores 1 what is seen and 0.5 what is hidden
 
 
-def as_detected(pose: Pose) -> Pose:
+def as_detected(pose: Pose, keep_head: bool = False) -> Pose:
     """Leave out what no detector finds: a face or hand less than half seen, and hidden points of the head.
 
-    It also tells front from back: a drawn face with its dots would look the same from behind.
+    The missing face tells front from back: its dots would look the same from behind. MediaPipe guesses nose and
+    eyes from behind, OpenPose does not: `keep_head` keeps them.
     """
     scores = pose.scores.copy()
     for part in (FACE, LEFT_HAND, RIGHT_HAND):
         if (scores[part] > _SEEN).mean() < 0.5:
             scores[part] = 0
-    for joint in _HEAD:
-        scores[joint] *= scores[joint] > _SEEN
+    if not keep_head:
+        scores[list(_HEAD)] *= scores[list(_HEAD)] > _SEEN
     return Pose(pose.joints, scores, pose.size)
 
 

@@ -42,9 +42,10 @@ class WorldPictures:
             self.first_seed + (index if self.repeat is None else index % self.repeat)
         )
         views = [scene.view(i, size=self.size) for i in range(num_references + self.num_targets)]
-        poses = [as_detected(view.pose) for view in views]
         if self.augment:
-            poses = [perturb(pose, rng) for pose in poses]
+            poses = [perturb(as_detected(view.pose, keep_head=rng.random() < 0.5), rng) for view in views]
+        else:
+            poses = [as_detected(view.pose) for view in views]
         images = np.stack([view.image for view in views])
         drawings = np.stack([draw_pose(pose, (self.size, self.size)) for pose in poses])
         r = num_references
