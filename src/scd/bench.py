@@ -1,7 +1,7 @@
-"""What the reference costs: a denoising step without it, with its cache, and with it read again each step; measured interleaved.
+"""What the reference costs: a denoising step without it, with its cache, and with it read again each step.
 
-Each round times every kind of step once, one right after the other, and the ratios are medians over rounds: what else the machine
-does meanwhile slows all kinds alike and cancels.
+Each round times every kind of step once, one right after the other, and the ratios are medians over rounds:
+what else the machine does meanwhile slows all kinds alike and cancels.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ NUM_PICTURES = 3  # whole pictures timed, at most
 
 
 @torch.no_grad()
-def bench_pipeline(pipe, num_rounds: int = 15, seed: int = 0, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Milliseconds of one guided step (two rows) of each kind, their ratios, seconds of a whole picture at the pipeline's settings,
-    bytes of the cache and peak memory. `progress` is called with 1 after each of `num_rounds + WARM_UP` rounds."""
+def bench_pipeline(
+    pipe, num_rounds: int = 15, seed: int = 0, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Milliseconds of one guided step (two rows) of each kind, and their ratios; seconds of a whole picture
+    at the pipeline's settings; bytes of the cache and peak memory.
+
+    `progress` is called with 1 after each of `num_rounds + WARM_UP` rounds.
+    """
     size, device = pipe.config.default_size, pipe.unet.device
     scene = world.Scene.from_seed(seed)
     first, second = scene.view(0, size=size), scene.view(1, size=size)
@@ -42,7 +47,14 @@ def bench_pipeline(pipe, num_rounds: int = 15, seed: int = 0, progress: Callable
             progress(1)
 
     def picture() -> None:
-        pipe(reference, second.pose, size, size, generator=torch.Generator().manual_seed(seed), output_type="np")
+        pipe(
+            reference,
+            second.pose,
+            size,
+            size,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+        )
 
     reference = pipe.encode_reference(first.image, first.pose)
     encoding = _timed(lambda: pipe.encode_reference(first.image, first.pose), device)
@@ -71,7 +83,7 @@ def bench_pipeline(pipe, num_rounds: int = 15, seed: int = 0, progress: Callable
 
 
 def _steps(pipe, first, second) -> dict[str, Callable[[], Any]]:
-    """The three kinds of one guided step, [unconditional, conditional] rows, all with the same latents, timestep and pose."""
+    """The three kinds of one guided step, rows [unconditional, conditional], on the same latents and pose."""
     unet, size = pipe.unet, pipe.config.default_size
     pixels = pipe._pixels(first.image)
     latents, context = pipe.encode_pictures(pixels), pipe.encode_context(pixels)

@@ -1,4 +1,4 @@
-"""`scd doctor`: what is installed, what is missing, and the line that mends it. Nothing here may fail because something is missing."""
+"""`scd doctor`: what is installed, what is missing, and the line that mends it; works where nothing does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from importlib.resources import files
 from pathlib import Path
 
 ESSENTIAL = {  # distribution -> module
-    "torch": "torch", "diffusers": "diffusers", "transformers": "transformers", "accelerate": "accelerate", "peft": "peft",
-    "safetensors": "safetensors", "numpy": "numpy", "Pillow": "PIL", "opencv-python-headless": "cv2", "av": "av",
+    "torch": "torch", "diffusers": "diffusers", "transformers": "transformers", "accelerate": "accelerate",
+    "peft": "peft", "safetensors": "safetensors", "numpy": "numpy", "Pillow": "PIL", "av": "av",
     "torchmetrics": "torchmetrics", "tyro": "tyro", "rich": "rich",
 }  # fmt: skip
-OPENCVS = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
+OPENCVS = (
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-python-headless",
+    "opencv-contrib-python-headless",
+)
 
 
 @dataclass(frozen=True)
@@ -37,25 +42,35 @@ def doctor() -> int:
         if finding.mend and not finding.ok:
             print(f"         -> {finding.mend}")
     broken = [f for f in findings if f.essential and not f.ok]
-    print("everything essential works" if not broken else f"{len(broken)} essential part{'s' * (len(broken) > 1)} missing")
+    print(
+        "everything essential works"
+        if not broken
+        else f"{len(broken)} essential part{'s' * (len(broken) > 1)} missing"
+    )
     return 1 if broken else 0
 
 
 def _python() -> Iterator[Finding]:
-    yield Finding(sys.version_info >= (3, 10), f"Python {platform.python_version()} on {platform.platform()}", "use Python 3.10 or newer")
+    yield Finding(
+        sys.version_info >= (3, 10),
+        f"Python {platform.python_version()} on {platform.platform()}",
+        "use Python 3.10 or newer",
+    )
 
 
 def _packages() -> Iterator[Finding]:
     yield Finding(True, f"scd {_version('scd') or 'from a source folder'}")
     for name, module in ESSENTIAL.items():
-        if module == "cv2":
-            continue  # `_opencvs` looks closer
         version = _version(name)
-        yield Finding(version is not None and util.find_spec(module) is not None, f"{name} {version or 'is missing'}", f"pip install {name}")
+        yield Finding(
+            version is not None and util.find_spec(module) is not None,
+            f"{name} {version or 'is missing'}",
+            f"pip install {name}",
+        )
 
 
 def _opencvs() -> Iterator[Finding]:
-    """Two OpenCVs share the folder cv2: which one is imported, and what is left when one is removed, is an accident."""
+    """Two OpenCVs share the folder cv2: which of them is imported is an accident."""
     there = [name for name in OPENCVS if _version(name)]
     shown = ", ".join(f"{name} {_version(name)}" for name in there)
     if not there:
@@ -84,16 +99,21 @@ def _model() -> Iterator[Finding]:
     except (OSError, ValueError):
         yield Finding(False, "the embedded model is missing", again)
         return
-    parts = [part for part in ("unet", "vae", "pose_encoder") if not list((folder / part).glob("*.safetensors"))]
+    parts = [
+        part for part in ("unet", "vae", "pose_encoder") if not list((folder / part).glob("*.safetensors"))
+    ]
     if parts:
         yield Finding(False, f"the embedded model lacks {', '.join(parts)}", again)
         return
     megabytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
-    yield Finding(True, f"the embedded model, {megabytes:.0f} MB, for drawn people at {card.get('default_size')} px")
+    yield Finding(
+        True, f"the embedded model, {megabytes:.0f} MB, for drawn people at {card.get('default_size')} px"
+    )
     world = _imported("scd.world")
     if world is not None and card.get("world_version") != world.VERSION:
         yield Finding(
-            False, f"the embedded model learnt world version {card.get('world_version')}, this is version {world.VERSION}",
+            False,
+            f"the embedded model learnt world version {card.get('world_version')}, this is {world.VERSION}",
             "numbers of `scd evaluate world` will be lower than published", essential=False,
         )  # fmt: skip
 
@@ -101,7 +121,7 @@ def _model() -> Iterator[Finding]:
 def _detectors() -> Iterator[Finding]:
     mend = "pip install 'scd[pose-runtime]' && pip install --no-deps mediapipe==0.10.21"
     if sys.version_info >= (3, 13):
-        mend = "MediaPipe 0.10.21 needs Python 3.10 to 3.12; pip install 'scd[dwpose]' works, and pose files need no detector"
+        mend = "use Python 3.10 to 3.12, or pip install 'scd[dwpose]'; pose files need no detector"
     problem = None
     try:
         from scd.pose.detect import MediaPipeDetector
@@ -110,10 +130,19 @@ def _detectors() -> Iterator[Finding]:
     except Exception as error:  # whatever a broken installation raises is the finding
         problem = " ".join(str(error).split())[:120]
     version = _version("mediapipe")
-    text = f"pose detector mediapipe {version}" if problem is None else f"pose detector mediapipe does not start ({problem})"
+    text = (
+        f"pose detector mediapipe {version}"
+        if problem is None
+        else f"pose detector mediapipe does not start ({problem})"
+    )
     yield Finding(problem is None, text, mend, essential=False)
     there = util.find_spec("rtmlib") is not None
-    yield Finding(there, f"pose detector dwpose {_version('rtmlib') or 'is not installed'}", "pip install 'scd[dwpose]'", essential=False)
+    yield Finding(
+        there,
+        f"pose detector dwpose {_version('rtmlib') or 'is not installed'}",
+        "pip install 'scd[dwpose]'",
+        essential=False,
+    )
 
 
 def _version(name: str) -> str | None:

@@ -1,12 +1,14 @@
-"""`scd VERB ...`: one verb in, one exit code out. What the user can mend is one line on standard error and code 2."""
+"""`scd VERB ...`: one verb in, one exit code out; what the user can mend is one line on standard error."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +23,10 @@ VERBS = {
     "bench": "time a model",
     "doctor": "say what is installed and what is missing",
 }
-_TRAIN = "Train a model with a preset's settings, any of which can be changed: `scd train PRESET --help` lists them."
+_TRAIN = (
+    "Train a model with a preset's settings, any of which can be changed: "
+    "`scd train PRESET --help` lists them. The same command again continues where it stopped."
+)
 INTERRUPTED, MENDABLE = 130, 2  # exit codes: the shell's for Ctrl-C; what the user can mend
 
 
@@ -36,17 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from scd.cli.terminal import quiet
 
         with quiet(verbose):
-            return command.run() or 0
+            code = command.run() or 0
+        sys.stdout.flush()  # where a closed pipe is noticed
+        return code
     except KeyboardInterrupt as error:
         print(f"scd: {error or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `scd ... | head`: nobody reads on
-        sys.stdout = io.StringIO()
+        with contextlib.suppress(OSError, ValueError):  # no descriptor, as in a test
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         line = _one_line(error)
-        if verbose or line is None:
+        if line is None:
             raise
+        if verbose:
+            traceback.print_exc()
         print(f"scd: {line}", file=sys.stderr)
         return MENDABLE
 
@@ -88,7 +98,9 @@ def _options(verb: str, rest: list[str]) -> Any:
     from scd.config import PRESETS
 
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
-        raise UserError(f"there is no preset {rest[0]!r}{_similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}")
+        raise UserError(
+            f"there is no preset {rest[0]!r}{_similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
+        )
     presets = {name: options.Train(config) for name, config in PRESETS.items()}
     described = {name: f"{c.steps:,} steps at {c.data.size} px" for name, c in PRESETS.items()}
     return tyro.extras.subcommand_type_from_defaults(presets, descriptions=described)
@@ -122,7 +134,9 @@ def _flat(box: str, program: str) -> str:
         elif line:
             current.append(line)
     first, *others = [p for p in [*paragraphs, " ".join(current)] if p] or ["these options cannot be read"]
-    suggested = [word for p in others if p.startswith("Perhaps") for word in re.findall(r"(?<!\S)--?[a-z][\w.-]*", p)]
+    suggested = [
+        word for p in others if p.startswith("Perhaps") for word in re.findall(r"(?<!\S)--?[a-z][\w.-]*", p)
+    ]
     suggested = [word for word in dict.fromkeys(suggested) if word != "--help"]
     hint = f"; did you mean {' or '.join(suggested[:3])}?" if suggested else ""
     return f"{first[:1].lower()}{first[1:]}{hint} (`{program} --help` explains)"
@@ -131,8 +145,12 @@ def _flat(box: str, program: str) -> str:
 def _one_line(error: Exception) -> str | None:
     """What to tell the user; None for what only a programmer can mend."""
     text = " ".join(str(error).split())
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or _is_allocation(error, text):
-        return "not enough memory: use a smaller --size, --dtype float16 or bfloat16, a smaller -n, or --device cpu"
+    if (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or _is_allocation(error, text)
+    ):
+        return "not enough memory: use a smaller --size, a smaller -n, --dtype bfloat16, or --device cpu"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, UserError | OSError | ValueError):  # StaleReference is a ValueError

@@ -17,7 +17,7 @@ from scd.cli.job import KIND, Job, plan
 from scd.cli.models import identity, load_pipeline, require_same
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
-from scd.pipeline import SCDPipeline, split_generator
+from scd.pipeline import split_generator
 from scd.pose import detect
 from scd.pose.draw import draw_pose
 from scd.types import Pose, UserError
@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 
 
 def animate(options: Animate) -> None:
-    """Run the verb: write the pictures, their record and the sheet, and print their names. Raises UserError."""
+    """Run the verb: write pictures, record and sheet, and print their names. Raises UserError."""
     job = plan(options)
     image = media.read_image(job.reference)
     reference_pose, poses = _find_poses(job, image)
@@ -37,7 +37,7 @@ def animate(options: Animate) -> None:
         require_same(identity(pipe, job.model), job.expected)
     if pipe.config.world_version is not None and not _is_drawn(job.reference):
         log.info(
-            "this model knows drawn people at %d px: for photographs give --model a folder trained on photographs",
+            "this model knows drawn people at %d px: for photographs, give --model one trained on them",
             pipe.config.default_size,
         )
     record = _record(job, pipe)
@@ -51,7 +51,9 @@ def animate(options: Animate) -> None:
         for pose in poses:
             for generator in split_generator(torch.Generator().manual_seed(record["seed"]), job.num):
                 picture, drawing = _paint(pipe, reference, pose, generator, advance)
-                media.write_image(job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force)
+                media.write_image(
+                    job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force
+                )
                 rows.append([_cropped(frame, placement), drawing, picture])
     if job.sheet is not None:
         cells = [[_enlarged(cell) for cell in row] for row in rows]
@@ -64,13 +66,13 @@ def animate(options: Animate) -> None:
 
 
 def border_colour(image: Picture) -> list[int]:
-    """The median colour of a picture's border, (3,) 0..255: padding with it makes no edge that the network would have to explain."""
+    """The median colour of a picture's border, 0..255: padding with it makes no edge to be explained."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return [int(value) for value in np.median(border, axis=0)]
 
 
 def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
-    """The reference's pose and all the frames': looked for in the pictures as they are, before they are fitted to the model."""
+    """The reference's pose and all the frames', looked for in the pictures before they are fitted."""
     pictures = [path for path, frames in job.poses if frames is None]
     needed = len(pictures) + (job.reference_pose is None)
     found: dict[Path, Pose] = {}
@@ -78,7 +80,8 @@ def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
     if reference_pose is not None and not _same_shape(reference_pose.size, image.shape):
         height, width = reference_pose.size
         raise UserError(
-            f"--reference-pose is of a picture of {width}x{height} pixels, {job.reference} has {image.shape[1]}x{image.shape[0]}"
+            f"--reference-pose is of a picture of {width}x{height} pixels, "
+            f"{job.reference} has {image.shape[1]}x{image.shape[0]}"
         )
     if needed:
         with progress("finding poses", needed) as advance:
@@ -91,20 +94,26 @@ def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
                     found[path] = detect.detect_one(media.read_image(path), job.person, str(path), detector)
                 advance()
     assert reference_pose is not None
-    return reference_pose, [pose for path, frames in job.poses for pose in ([found[path]] if frames is None else frames)]
+    return reference_pose, [
+        pose for path, frames in job.poses for pose in ([found[path]] if frames is None else frames)
+    ]
 
 
 def _same_shape(size: tuple[int, int], shape: tuple[int, ...]) -> bool:
-    """Whether two pictures have one aspect ratio, up to two percent (rounding, and the longest side that is read)."""
+    """Whether two pictures have one aspect ratio, up to two percent (large ones are read smaller)."""
     return abs(size[0] * shape[1] / (size[1] * shape[0]) - 1) < 0.02
 
 
 def _paint(
-    pipe: SCDPipeline, reference: Any, pose: Pose, generator: torch.Generator | None, advance: Callable[..., None]
+    pipe: Any,
+    reference: Any,
+    pose: Pose,
+    generator: torch.Generator | None,
+    advance: Callable[..., None],
 ) -> tuple[Picture, Picture]:
     """One picture and the drawing of its pose, both in the aspect ratio of the pose's picture.
 
-    One at a time: a picture is the same to the bit however many are asked for, and the memory does not grow with them.
+    One at a time: a picture is the same to the bit however many are asked for, and memory does not grow.
     """
     size = pipe.config.default_size
     placement = media.place(pose.size, (size, size))
@@ -115,8 +124,14 @@ def _paint(
         return {}
 
     values = pipe(
-        reference, [moved], size, size, generator=[generator] if generator else None, output_type="np", callback_on_step_end=step
-    ).images[0]  # pyright: ignore[reportAttributeAccessIssue]
+        reference,
+        [moved],
+        size,
+        size,
+        generator=[generator] if generator else None,
+        output_type="np",
+        callback_on_step_end=step,
+    ).images[0]
     if not np.isfinite(values).all():
         raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
     picture = np.rint(values * 255).astype(np.uint8)
@@ -142,7 +157,7 @@ def _is_drawn(path: Path) -> bool:
         return False
 
 
-def _record(job: Job, pipe: SCDPipeline) -> dict[str, Any]:
+def _record(job: Job, pipe: Any) -> dict[str, Any]:
     """All that `--like` needs to paint the same again. Paths stay as they were given."""
     return {
         "kind": KIND,

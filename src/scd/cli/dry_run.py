@@ -1,4 +1,4 @@
-"""`scd train ... --dry-run`: what a run would be and cost, found out on torch's meta device, which computes nothing."""
+"""`scd train ... --dry-run`: what a run would cost, found on torch's meta device, which computes nothing."""
 
 from __future__ import annotations
 
@@ -38,17 +38,22 @@ def dry_run(config: TrainConfig) -> None:
     })  # fmt: skip
 
 
-def activation_bytes(config: TrainConfig, unet: nn.Module, pose_encoder: nn.Module, factor: int) -> int:
-    """Bytes that one forward pass keeps for its backward pass, with the largest number of references. The networks are left on the
-    meta device, in the precision of the run: autocast keeps norms in float32, so the truth is a little more."""
+def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, factor: int) -> int:
+    """Bytes that one forward pass keeps for its backward pass, with the largest number of references.
+
+    The networks are left on the meta device, in the precision of the run; autocast keeps norms in float32, so
+    the truth is a little more.
+    """
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     data, side = config.data, config.data.size // factor
     groups, references, rows = data.groups, len(data.references), data.groups * data.targets
-    pipe: Any = SimpleNamespace(unet=unet, pose_encoder=pose_encoder, config=SimpleNamespace(reference_timestep=0))
+    pipe: Any = SimpleNamespace(
+        unet=unet, pose_encoder=pose_encoder, config=SimpleNamespace(reference_timestep=0)
+    )
     trainee = Trainee(pipe).to("meta", dtype).train()
     if config.checkpointing:
-        unet.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
-    channels, width = unet.config.in_channels, unet.config.cross_attention_dim  # pyright: ignore[reportAttributeAccessIssue]
+        unet.enable_gradient_checkpointing()
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
     size = data.size
 
     def new(*shape: int) -> torch.Tensor:
@@ -57,7 +62,8 @@ def activation_bytes(config: TrainConfig, unet: nn.Module, pose_encoder: nn.Modu
     with _saved_bytes() as saved:
         trainee(
             new(groups, references, channels, side, side), new(rows, channels, side, side),
-            torch.zeros(rows, dtype=torch.long, device="meta"), new(groups, references, 3, size, size), new(rows, 3, size, size),
+            torch.zeros(rows, dtype=torch.long, device="meta"),
+            new(groups, references, 3, size, size), new(rows, 3, size, size),
             (new(groups * references, references, width), new(rows, references, width)),
             [row // data.targets for row in range(rows)],
         )  # fmt: skip
@@ -78,10 +84,13 @@ def _saved_bytes():
         yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _networks(config: TrainConfig):
+def _networks(config: TrainConfig) -> tuple[Any, nn.Module, Any, list[nn.Module]]:
     if config.init == "scratch":
         with torch.device("meta"):
-            unet, pose_encoder = build_unet(config.network, config.data.size // 8), build_pose_encoder(config.network)
+            unet, pose_encoder = (
+                build_unet(config.network, config.data.size // 8),
+                build_pose_encoder(config.network),
+            )
             vae = PatchCodec(config.network.latent_channels)
         from scd.backbones.unet import adapt
 

@@ -1,4 +1,4 @@
-"""What one `scd animate` will do, settled and checked before the work begins: inputs, names, and what `--like` recorded."""
+"""What one `scd animate` will do, settled before the work begins: inputs, names, what `--like` recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Job:
 
     reference: Path
     reference_pose: list[Pose] | None  # one pose, when a file gives it
-    poses: list[tuple[Path, list[Pose] | None]]  # each POSE with the frames of a pose file, None for a picture
+    poses: list[
+        tuple[Path, list[Pose] | None]
+    ]  # each POSE with the frames of a pose file, None for a picture
     num: int  # pictures of each pose
     person: Person
     canvas: str | None
@@ -42,7 +44,7 @@ class Job:
 
 
 def plan(options: Animate) -> Job:
-    """Settle the job. Raises UserError for missing, changed or unreadable inputs, and for results that exist (without `--force`)."""
+    """Settle the job. Raises UserError for missing or changed inputs, and for results that exist."""
     like = options.like
     old = {} if like is None else _read_record(like)
     try:
@@ -78,11 +80,13 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     names = [out] if total == 1 else [_numbered(out, i + 1, total) for i in range(total)]
     record = out.with_suffix(".json")
     sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
-    require_free([*names, record, *([sheet] if sheet else [])], options.force)
+    results = [*names, record, *([sheet] if sheet else [])]
+    _require_apart(results, [reference, *paths, *([reference_pose] if reference_pose else [])])
+    require_free(results, options.force)
     return Job(
-        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num, person,
-        canvas, _first(options.detector, old.get("detector"), "mediapipe"), names, record, sheet, options.force,
-        _merged(options.model, old),
+        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num,
+        person, canvas, _first(options.detector, old.get("detector"), "mediapipe"),
+        names, record, sheet, options.force, _merged(options.model, old),
         {
             "reference": _identity(reference),
             "reference_pose": _identity(reference_pose) if reference_pose else None,
@@ -116,17 +120,24 @@ def is_pose_file(path: Path) -> bool:
 
 
 def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> list[Pose]:
-    """The chosen person in all frames of a pose file. "largest" is decided once for the whole file: the same place in a file is the
-    same person. Raises UserError when a frame does not show that person."""
+    """The chosen person in all frames of a pose file. Raises UserError when a frame does not show them.
+
+    "largest" is decided once for the whole file: the same place in a file is the same person.
+    """
     frames = read_poses(path, canvas).frames
     if person == "largest":
         people = range(max((len(frame) for frame in frames), default=0))
-        place = max(people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0)
+        place = max(
+            people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0
+        )
     else:
         place = person - 1
     for number, frame in enumerate(frames, 1):
         if place >= len(frame) or not frame[place].scores.any():
-            raise UserError(f"{path}: frame {number} of {len(frames)} does not show person {place + 1}: choose another --person")
+            raise UserError(
+                f"{path}: frame {number} of {len(frames)} does not show person {place + 1}: "
+                "choose another --person"
+            )
     return [frame[place] for frame in frames]
 
 
@@ -162,9 +173,15 @@ def _hash(path: Path) -> str:
 def _unchanged(identity: dict[str, str], like: Path | None) -> Path:
     path = Path(identity["path"])
     if not path.exists():
-        raise UserError(f"{path}, which {like} was made from, is not here: start from the same folder, or name it as an argument")
+        raise UserError(
+            f"{path}, which {like} was made from, is not here: "
+            "start from the same folder, or name it as an argument"
+        )
     if _hash(path) != identity["sha256"]:
-        raise UserError(f"{path} has changed since {like} was made: bring the old file back, or name it as an argument to use it as it is")
+        raise UserError(
+            f"{path} has changed since {like} was made: "
+            "bring the old file back, or name it as an argument to use it as it is"
+        )
     return path
 
 
@@ -173,13 +190,17 @@ def _read_record(path: Path) -> dict[str, Any]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{path} does not exist: name the OUT.json, or the picture, of an earlier `scd animate`") from None
+            raise UserError(
+                f"{path} does not exist: name the OUT.json, or the picture, of an earlier `scd animate`"
+            ) from None
         except ValueError as error:
             raise UserError(f"{path}: is no record of `scd animate` ({error})") from None
     else:
         record = media.read_settings(path)
     if not isinstance(record, dict) or record.get("kind") != KIND:
-        raise UserError(f"{path}: is no record of `scd animate`; name the OUT.json, or the picture, that it wrote")
+        raise UserError(
+            f"{path}: is no record of `scd animate`; name the OUT.json, or the picture, that it wrote"
+        )
     return record
 
 
@@ -200,8 +221,16 @@ def _numbered(out: Path, number: int, total: int) -> Path:
     return out.with_name(f"{out.stem}-{number:0{max(2, len(str(total)))}d}{out.suffix}")
 
 
+def _require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """`--force` replaces old results, and never what this very command reads."""
+    read = {path.resolve() for path in inputs}
+    for path in results:
+        if path.resolve() in read:
+            raise UserError(f"{path} is an input of this command and would be replaced: choose another -o")
+
+
 def require_free(paths: Sequence[Path], force: bool) -> None:
-    """UserError, before any work, for a result that exists (without `force`) or whose folder cannot be written to."""
+    """UserError, before any work, for a result that exists (without `force`) or cannot be written."""
     for path in paths:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file in it")

@@ -19,7 +19,9 @@ def evaluate(options: Evaluate) -> None:
     from scd.pose.detect import get_detector
 
     if options.num < 2:
-        raise UserError(f"--num {options.num}: 2 at least, since one measure paints with another person's reference")
+        raise UserError(
+            f"--num {options.num}: 2 at least, since one measure paints with another person's reference"
+        )
     if options.sheet:
         require_free([options.sheet], options.force)
     pipe = load_pipeline(options.model)
@@ -30,7 +32,13 @@ def evaluate(options: Evaluate) -> None:
         log.warning("pck is left out: %s", error)
     with progress("painting", 3 * options.num) as advance:
         result = evaluate_world(
-            pipe, options.num, options.model.seed or 0, detector, options.sheet, options.model.model or "embedded", advance
+            pipe,
+            options.num,
+            options.model.seed or 0,
+            detector,
+            options.sheet,
+            options.model.model or "embedded",
+            advance,
         )
     table(f"{options.num} held-out people at {pipe.config.default_size} px", result)
     json_line(result)

@@ -9,13 +9,12 @@ from diffusers.utils.logging import disable_progress_bar
 
 from scd.cli.options import ModelOptions
 from scd.model import load
-from scd.pipeline import SCDPipeline
 from scd.reference import hash_weights
 from scd.types import UserError
 
 
-def load_pipeline(options: ModelOptions) -> SCDPipeline:
-    """Load, and make `--steps`, `--guidance` and `--size` the pipeline's defaults. Raises UserError for values that cannot be."""
+def load_pipeline(options: ModelOptions) -> Any:
+    """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError."""
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps}: one step at least")
     if options.guidance is not None and not math.isfinite(options.guidance):
@@ -23,13 +22,19 @@ def load_pipeline(options: ModelOptions) -> SCDPipeline:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed}: a whole number from 0 on, below 2^63")
     disable_progress_bar()  # of loading: a second at most
-    pipe = load(options.model, options.device, options.dtype)
+    pipe: Any = load(options.model, options.device, options.dtype)
     pipe.set_progress_bar_config(disable=True)
-    given = {"default_steps": options.steps, "default_guidance": options.guidance, "default_size": options.size}
+    given = {
+        "default_steps": options.steps,
+        "default_guidance": options.guidance,
+        "default_size": options.size,
+    }
     pipe.register_to_config(**{name: value for name, value in given.items() if value is not None})
     size, factor = pipe.config.default_size, pipe.vae_scale_factor
     if size is None:
-        raise UserError("--size: this model names no size of its own; give the one it was trained at, as in --size 512")
+        raise UserError(
+            "--size: this model names no size of its own; give the one it was trained at, as in --size 512"
+        )
     if size < 4 * factor or size % factor:
         raise UserError(f"--size {size}: a multiple of {factor}, {4 * factor} at least")
     longest = pipe.scheduler.config.num_train_timesteps
@@ -38,7 +43,7 @@ def load_pipeline(options: ModelOptions) -> SCDPipeline:
     return pipe
 
 
-def identity(pipe: SCDPipeline, options: ModelOptions) -> dict[str, Any]:
+def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:
     """What a record keeps of the model: enough to know it again."""
     return {
         "path": options.model or "embedded",
@@ -49,7 +54,12 @@ def identity(pipe: SCDPipeline, options: ModelOptions) -> dict[str, Any]:
 
 
 def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """UserError when the model is not the recorded one. In another precision the bytes differ, and nothing can be compared."""
-    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and {**found, "path": None} != {**expected, "path": None}:
+    """UserError when the model is not the recorded one; in another precision nothing can be compared."""
+    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and {**found, "path": None} != {
+        **expected,
+        "path": None,
+    }:
         path = expected["path"]
-        raise UserError(f"the model {path} has changed since: bring it back, or name it with --model to use it as it is")
+        raise UserError(
+            f"the model {path} has changed since: bring it back, or name it with --model to use it as it is"
+        )

@@ -1,4 +1,4 @@
-"""What each verb of the command line takes: typed fields with their help. Nothing heavy is imported to parse or to explain."""
+"""What each verb of the command line takes: typed fields with their help; nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ModelOptions:
 class Animate:
     """Paint the person of REFERENCE in the pose of each POSE.
 
-    A POSE is a picture of anybody, or a pose file (scd .npz, OpenPose or DWPose .json). Each picture carries its settings,
-    and OUT.json beside it repeats it: `scd animate --like OUT.json`.
+    A POSE is a picture of anybody, or a pose file (scd .npz, OpenPose or DWPose .json). Each picture
+    carries its settings, and OUT.json beside it repeats it: `scd animate --like OUT.json`.
     """
 
     reference: Annotated[Positional[Path | None], arg(metavar="REFERENCE", help_behavior_hint="")] = None
@@ -55,7 +55,7 @@ class Animate:
     poses: Annotated[Positional[tuple[Path, ...]], arg(metavar="POSE [POSE ...]", help_behavior_hint="")] = ()
     """Pictures of people, or pose files."""
     out: OutFile = None
-    """The result: .png, .jpg or .webp; several are numbered OUT-01.png ... Default: out/REFERENCE_POSE.png."""
+    """The result: .png, .jpg, .webp; several are numbered OUT-01.png ... Default: out/REFERENCE_POSE.png."""
     num: Count = None
     """Pictures of each pose; picture i is the same for any N. Default: 1."""
     sheet: Flag = False
@@ -64,7 +64,9 @@ class Animate:
     """Repeat what this OUT.json (or picture) records. Other options that are given win."""
     person: Person = None
     """Whom, where a picture shows several: the largest, or number N from the left. Default: largest."""
-    detector: Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")] = None
+    detector: Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")] = (
+        None
+    )
     """Who finds poses in pictures. Default: mediapipe."""
     reference_pose: File = None
     """A pose file of the reference picture, in place of looking for it."""
@@ -111,11 +113,13 @@ class Pose:
 class Train:
     """Train with these settings. The same command again continues where it stopped.
 
-    RUN/model is the result, to be given as `--model`; RUN/samples shows what it paints, RUN/log.jsonl the loss.
+    RUN/model is the result, to be given as `--model`; RUN/samples shows what it paints.
     """
 
     config: Annotated[TrainConfig, arg(name="")]
-    run_folder: Annotated[Path | None, DisallowNone, arg(name="run", metavar="FOLDER", help_behavior_hint="")] = None
+    run_folder: Annotated[
+        Path | None, DisallowNone, arg(name="run", metavar="FOLDER", help_behavior_hint="")
+    ] = None
     """Where everything is written. Default: run/PRESET."""
     device: Device = "auto"
     """Where to train."""
@@ -157,7 +161,7 @@ class World:
     """Draw people of the procedural world: a sheet of them, or a folder of pictures and their poses."""
 
     out: Annotated[Positional[Path], arg(metavar="OUT", help_behavior_hint="")] = Path("out/world.png")
-    """A picture to write a sheet to, one row a person; any other name becomes a data set. Default: out/world.png."""
+    """A picture: a sheet, one row a person. Any other name: a data set's folder. Default: out/world.png."""
     num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 4
     """People."""
     views: Annotated[int, arg(metavar="N")] = 6
@@ -181,7 +185,7 @@ class World:
 
 @dataclass(frozen=True)
 class Bench:
-    """Time a model: a step without a reference, with it cached, and with it read again each step; a picture; memory."""
+    """Time a model: a step without a reference, with it cached, with it read again each step; a picture."""
 
     num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 15
     """Rounds; in each, every kind of step is timed once."""

@@ -14,7 +14,7 @@ from scd.types import UserError
 
 
 def pose(options: Pose) -> None:
-    """Run the verb: write the poses and the drawing, and print their names. Raises UserError, also when nobody is found."""
+    """Run the verb: write poses and drawing, and print their names. UserError, also when nobody is found."""
     out = options.out or Path("out") / f"{options.input.stem}.npz"
     if out.suffix.lower() != ".npz":
         raise UserError(f"{out}: poses are written as .npz, choose a name that ends so")
@@ -27,14 +27,24 @@ def pose(options: Pose) -> None:
         drawing = draw_pose(frames[0], size) if frames else None
     else:
         image = media.read_image(options.input)
-        frames, fps, size = [detect.get_detector(options.detector).detect(image)], 0.0, (image.shape[0], image.shape[1])
+        frames, fps, size = (
+            [detect.get_detector(options.detector).detect(image)],
+            0.0,
+            (image.shape[0], image.shape[1]),
+        )
         if not frames[0]:
-            raise UserError(f"no person found in {options.input}: use a picture that shows one from head to hips or more")
+            raise UserError(
+                f"no person found in {options.input}: use a picture that shows one from head to hips or more"
+            )
         drawing = overlay_pose(image, frames[0])
     if options.draw and drawing is not None:
         media.write_image(options.draw, drawing, {"kind": "pose", "input": str(options.input)}, options.force)
     write_poses(out, frames, fps, size, options.force)
     people = max((len(frame) for frame in frames), default=0)
-    print(f"{out}: {len(frames)} frame{'s' * (len(frames) != 1)}, {people} {'person' if people == 1 else 'people'}")
+    print(f"{out}: {_counted(len(frames), 'frame', 'frames')}, {_counted(people, 'person', 'people')}")
     if options.draw and drawing is not None:
         print(options.draw)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

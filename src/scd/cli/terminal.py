@@ -33,7 +33,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def quiet(verbose: bool = False) -> Iterator[None]:
-    """Inside, only our own notes are seen; everything is as before afterwards. `verbose` lets the libraries talk."""
+    """Inside, only our own notes are seen; afterwards all is as before. `verbose` lets the libraries talk."""
     notes, root = _Notes(), logging.getLogger()
     before = log.level, log.propagate, root.level
     log.addHandler(notes)
@@ -62,14 +62,16 @@ def _silence_loaded() -> None:
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on standard error while the block runs, gone afterwards; the value is called with the number of steps just done, and
-    `text=` to show beside it. Nothing appears where standard error is no terminal."""
+    """A bar on standard error while the block runs, gone afterwards, and nothing where that is no terminal.
+
+    The value is called with the number of steps just done, and `text=` to show beside the bar.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"), TimeRemainingColumn(compact=True),
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:

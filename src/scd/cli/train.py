@@ -20,7 +20,11 @@ def train(options: Train) -> None:
     from scd.types import UserError
 
     config = options.config
-    for name, value, least in (("steps", config.steps, 1), ("data.groups", config.data.groups, 1), ("accumulation", config.accumulation, 1)):
+    for name, value, least in (
+        ("steps", config.steps, 1),
+        ("data.groups", config.data.groups, 1),
+        ("accumulation", config.accumulation, 1),
+    ):
         if value < least:
             raise UserError(f"--{name} {value}: {least} at least")
     if config.data.size < 32 or config.data.size % 8:
@@ -51,12 +55,18 @@ def train(options: Train) -> None:
             run_training(config, run, pipe, _reporter(config, first, advance, stopped))
     except KeyboardInterrupt:
         saved = checkpoints(run)
-        where = f"continues after step {int(saved[-1].name.removeprefix('checkpoint-'))}" if saved else "starts again"
+        where = (
+            f"continues after step {int(saved[-1].name.removeprefix('checkpoint-'))}"
+            if saved
+            else "starts again"
+        )
         raise KeyboardInterrupt(f"interrupted; the same command {where}") from None
     print(run / "model")
 
 
-def _reporter(config, first: int, advance: Callable[..., None], stopped: Callable[[], bool]) -> Callable[[int, float], None]:
+def _reporter(
+    config, first: int, advance: Callable[..., None], stopped: Callable[[], bool]
+) -> Callable[[int, float], None]:
     """What the trainer calls after each step: the bar, or now and then a line; and the moment to stop."""
     began = spoken = time.monotonic()
     average: float | None = None
@@ -80,7 +90,7 @@ def _reporter(config, first: int, advance: Callable[..., None], stopped: Callabl
 
 @contextmanager
 def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted, so that nothing is cut off while it is written; a second one acts at once."""
+    """Inside, the first Ctrl-C is only noted, so that no file is cut off; a second one acts at once."""
     noted = False
 
     def note(*_) -> None:

@@ -48,13 +48,15 @@ def _sheet(options: World, settings: dict[str, Any], advance) -> None:
 
 
 def _folder(options: World, settings: dict[str, Any], advance) -> None:
-    """FOLDER/SEED/VIEW.png with FOLDER/SEED/poses.npz (a frame a view) and FOLDER/world.json: written aside, then renamed."""
+    """SEED/VIEW.png, SEED/poses.npz (a frame a view) and world.json: written aside, then renamed."""
     out = options.out
     if out.is_dir() and any(out.iterdir()):
         if not options.force:
             raise UserError(f"{out} exists already: choose another name, or --force to replace it")
         if not (out / CARD).is_file():
-            raise UserError(f"{out} was not made by `scd world` (it has no {CARD}) and is not replaced: choose another name")
+            raise UserError(
+                f"{out} was not made by `scd world` (no {CARD}) and is not replaced: choose another name"
+            )
     elif not out.is_dir():
         require_free([out], options.force)
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -62,7 +64,9 @@ def _folder(options: World, settings: dict[str, Any], advance) -> None:
         for scene in _scenes(options):
             views, folder = _views(scene, options), temporary / f"{scene.seed:08d}"
             for index, view in enumerate(views, options.first_view):
-                media.write_image(folder / f"{index:03d}.png", view.image, {**settings, "seed": scene.seed, "view": index})
+                media.write_image(
+                    folder / f"{index:03d}.png", view.image, {**settings, "seed": scene.seed, "view": index}
+                )
             write_poses(folder / "poses.npz", [[view.pose] for view in views])
             advance()
         (temporary / CARD).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,59 @@
+# What a newcomer runs: `make run` paints a first picture, `make test` checks that everything works. Both make .venv first.
+#
+#     make env TORCH_INDEX=https://download.pytorch.org/whl/cu130    another torch than pip's default
+#     make env PYTHON=python3.12                                     another Python (3.10 or newer)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+TORCH := torch==2.13.0
+MEDIAPIPE := mediapipe==0.10.21
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help env run test test-all lint examples clean
+
+help:
+	@echo "make run       find the poses in two pictures, paint one person in the other's pose, write out/"
+	@echo "make test      the tests, in a minute or two; make test-all has the slow ones too"
+	@echo "make lint      ruff and pyright"
+	@echo "make env       the environment $(VENV), which all of these make when it is missing or old"
+	@echo "make clean     remove $(VENV) and what tools left behind"
+
+env: $(STAMP)
+
+# torch comes first and by itself, so that the index chosen for it serves nothing else. MediaPipe goes in without its
+# dependencies: it asks for a second OpenCV, JAX and a sound library, and uses none of them (see pyproject.toml).
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) install -c constraints.txt -e '.[pose-runtime,dev]'
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		$(PIP) install --no-deps '$(MEDIAPIPE)'; \
+	else \
+		echo "MediaPipe has no wheels for this Python: poses come from files, or pip install 'scd[dwpose]'"; \
+	fi
+	touch $@
+
+run: env
+	$(BIN)/scd animate examples/reference.png examples/pose.png -o out/first.png --sheet --force
+
+test: env
+	$(BIN)/python -m pytest
+
+test-all: env
+	$(BIN)/python -m pytest -m ''
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# The two pictures of `make run`: two people of the procedural world, whom training never sees
+examples: env
+	$(BIN)/scd world examples/reference.png --seed 41 --num 1 --views 1 --size 384 --force
+	$(BIN)/scd world examples/pose.png --seed 42 --num 1 --views 1 --size 384 --force
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
