@@ -18,9 +18,7 @@ from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
-NUM_CODEC_PICTURES = (
-    600  # 154,000 patches at 128 px for 192 dimensions; more change the basis by nothing that one sees
-)
+NUM_CODEC_PICTURES = 600  # 154,000 patches at 128 px for 192 dimensions; more change nothing that one sees
 
 
 def embedded_folder() -> Path:
@@ -41,17 +39,13 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
         )
     if not Path(path).exists() and (path.count("/") != 1 or Path(path).parent.is_dir()):
         raise UserError(
-            f"{path}: there is no such folder; give a model folder, or the id of one on the Hugging Face hub (NAME/MODEL)"
+            f"{path}: there is no such folder; give a model folder, "
+            "or the id of one on the Hugging Face hub (NAME/MODEL)"
         )
     place = resolve_device(device)
     try:
         return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # what diffusers says about damaged folders and unreachable ids
+    except (OSError, KeyError, TypeError, ValueError) as error:  # damaged folders, ids out of reach
         raise UserError(
             f"{path}: no model that can be loaded ({' '.join(str(error).split())[:200]})"
         ) from error
@@ -69,12 +63,14 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
                 return load(folder, "cpu", "float32")
         elif checkpoints(run):
             raise UserError(
-                f"{run}: holds a run with other settings (config.json); choose another --run, or the same settings to resume"
+                f"{run}: holds a run with other settings (config.json); "
+                "choose another --run, or the same settings to resume"
             )
     if config.init == "scratch":
         pipe = build(config)
     else:
         pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+        pipe.scheduler = build_scheduler(config.network)  # weights are the init's, the schedule is the run's
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)
@@ -125,7 +121,7 @@ def build(config: TrainConfig) -> SCDPipeline:
         pose_encoder,
         build_scheduler(network),
         default_size=config.data.size,
-        default_guidance=1.5,
+        default_guidance=1.0,
         world_version=world.VERSION,
     )
 
