@@ -1,8 +1,8 @@
 """Spatially Conditioned Diffusion: consistent human pictures from one reference.
 
-    pipe = scd.load()                                         # the embedded model; or scd.SCDPipeline.from_pretrained(folder)
-    reference = pipe.encode_reference(image, pose=pose)       # read once
-    pictures = pipe(reference, poses).images                  # painted many times
+    pipe = scd.load()                                    # the embedded model, or a folder's
+    reference = pipe.encode_reference(image, pose=pose)  # read once
+    pictures = pipe(reference, poses).images             # painted many times
 
 Names load when first used, so that `import scd` is instant.
 """
@@ -32,7 +32,17 @@ _HOME = {
     # diffusers looks for this name in the module that model_index.json names, and saved folders name `scd`
     "ModelMixin": "diffusers.models.modeling_utils",
 }
-__all__ = ["PatchCodec", "Pose", "PoseEncoder", "Reference", "SCDPipeline", "StaleReference", "UserError", "__version__", "load"]
+__all__ = [
+    "PatchCodec",
+    "Pose",
+    "PoseEncoder",
+    "Reference",
+    "SCDPipeline",
+    "StaleReference",
+    "UserError",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str):

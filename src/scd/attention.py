@@ -1,5 +1,4 @@
-"""The idea of the method: in self-attention a reference sees itself only, a target sees its reference and
-itself (METHOD 2).
+"""The method's idea: in self-attention a reference sees itself only, a target sees its reference and itself.
 
     F_r' = Attn(Q_r, K_r, V_r)                    (Equation 1, the reference)
     F'   = Attn(Q, [K_r ; K], [V_r ; V])          (Equation 2, the target)
@@ -25,8 +24,9 @@ from torch import Tensor
 
 
 def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
-    """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look: only "query
-    F_r, key F" is forbidden.
+    """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look.
+
+    Only "query F_r, key F" is forbidden.
 
     The slow truth that tests compare with; running code never builds it, so flash kernels stay usable.
     """
@@ -36,16 +36,13 @@ def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
 
 @dataclass(frozen=True)
 class KVCache:
-    """What one or several references left behind in every self-attention layer; a value that can be kept,
-    moved and joined."""
+    """What one or several references left behind in every self-attention layer: a value."""
 
-    entries: Mapping[
-        str, tuple[Tensor, Tensor]
-    ]  # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
+    # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
+    entries: Mapping[str, tuple[Tensor, Tensor]]
 
     def __add__(self, other: KVCache) -> KVCache:
-        """Both references' tokens side by side, in order: exact, since no reference sees another (METHOD
-        7)."""
+        """Both references' tokens side by side, in order: exact, since no reference sees another."""
         if self.entries.keys() != other.entries.keys():
             raise ValueError("these references come from different networks: their layers differ")
         return KVCache({n: _join([kv, other.entries[n]], dim=1) for n, kv in self.entries.items()})
@@ -54,16 +51,13 @@ class KVCache:
     def stack(caches: Sequence[KVCache]) -> KVCache:
         """One reference per target row, all with the same number of tokens: groups are joined."""
         if len({tuple(k.shape[1:] for k, _ in cache.entries.values()) for cache in caches}) > 1:
-            raise ValueError(
-                "references that go into one batch need the same size and number: call once for each size"
-            )
+            raise ValueError("references of one batch need one size and number: call once for each size")
         return KVCache({n: _join([cache.entries[n] for cache in caches], dim=0) for n in caches[0].entries})
 
     def to(self, *args, **kwargs) -> KVCache:
         """As `Tensor.to`, for every entry."""
-        return KVCache(
-            {n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()}
-        )
+        moved = {n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()}
+        return KVCache(moved)
 
     @property
     def num_groups(self) -> int:
@@ -88,8 +82,7 @@ class Extract:
 
 @dataclass(frozen=True)
 class Cached:
-    """Every row is a target. `owner[row]` is the group of the cache that the row reads; -1 reads nothing
-    (guidance)."""
+    """Every row is a target. `owner[row]` is the group of the cache that the row reads; -1 reads nothing."""
 
     cache: KVCache
     owner: tuple[int, ...]
@@ -97,15 +90,14 @@ class Cached:
 
 @dataclass(frozen=True)
 class Joint:
-    """Rows are the references of all groups, `num_references` each, then the targets; `owner` as in `Cached`,
-    a number per target."""
+    """Rows are the references of all groups, `num_references` each, then the targets with their `owner`."""
 
     num_groups: int
     num_references: int
     owner: tuple[int, ...]
 
 
-Reference = Extract | Cached | Joint | None
+Stage = Extract | Cached | Joint | None  # what travels as `reference`
 
 
 class CausalSelfAttention(AttnProcessor2_0):
@@ -117,26 +109,21 @@ class CausalSelfAttention(AttnProcessor2_0):
 
     def __call__(
         self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
-        *, reference: Reference = None,
+        *, reference: Stage = None,
     ) -> Tensor:  # fmt: skip
         if reference is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if encoder_hidden_states is not None or attention_mask is not None or hidden_states.ndim != 3:
-            raise ValueError(
-                f"{self.name}: the causal interaction is for unmasked self-attention over tokens"
-            )
+            raise ValueError(f"{self.name}: the causal interaction is for unmasked self-attention")
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         match reference:
             case Extract(entries):
-                # setdefault: gradient checkpointing runs a layer twice, and the first pass is the one that
-                # was read
+                # setdefault: gradient checkpointing runs a layer twice, and the first pass was the one read
                 entries.setdefault(self.name, (key, value))
                 out = attend(query, key, value, attn.heads)
             case Cached(cache, owner):
                 if self.name not in cache.entries:
-                    raise ValueError(
-                        f"the reference has no keys for layer {self.name}: it comes from another network"
-                    )
+                    raise ValueError(f"no keys for {self.name}: the reference comes from another network")
                 out = attend_with_reference(query, key, value, cache.entries[self.name], owner, attn.heads)
             case Joint(num_groups, num_references, owner):
                 rows = num_groups * num_references
@@ -152,19 +139,17 @@ class CausalSelfAttention(AttnProcessor2_0):
 
 
 class ContextAttention(AttnProcessor2_0):
-    """Stock cross-attention; it names `reference` only because diffusers warns about every argument a
-    processor lacks."""
+    """Stock cross-attention; it names `reference` only because diffusers warns of what a processor lacks."""
 
     def __call__(
         self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
-        *, reference: Reference = None,
+        *, reference: Stage = None,
     ) -> Tensor:  # fmt: skip
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """(Equation 1) Scaled dot-product attention; query (rows, N, channels), key and value (rows, M, channels)
-    -> (rows, N, channels)."""
+    """(Equation 1) Query (rows, N, channels), key and value (rows, M, channels) -> (rows, N, channels)."""
     query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
 
@@ -177,8 +162,7 @@ def attend_with_reference(
     owner: tuple[int, ...],
     num_heads: int,
 ) -> Tensor:
-    """(Equation 2) Targets see `[K_r ; K]`. Rows without a reference are split off: they neither read nor pay
-    for it.
+    """(Equation 2) Targets see `[K_r ; K]`; rows without a reference are split off and do not pay for it.
 
     query, key, value: (rows, N, channels); reference: K_r, V_r (groups, N_r, channels); owner: the group of
     each row, or -1.

@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from scd.attention import Cached, CausalSelfAttention, ContextAttention, Extract, Joint, KVCache, Reference
+from scd.attention import Cached, CausalSelfAttention, ContextAttention, Extract, Joint, KVCache, Stage
 
 
 class PoseConv2d(nn.Conv2d):
@@ -64,7 +64,7 @@ def predict(
     timesteps: Tensor,
     features: Tensor | None,
     context: Tensor,
-    reference: Reference = None,
+    reference: Stage = None,
 ) -> Tensor:
     """The network's raw output for rows of latents (rows, C, h, w), timesteps (rows,), pose features (rows,
     c, h, w) or None, and context tokens (rows, n, D); `reference` says which rows see what
