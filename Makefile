@@ -52,8 +52,8 @@ lint: env
 
 # The two pictures of `make run`: two people of the procedural world, whom training never sees
 examples: env
-	$(BIN)/scd world examples/reference.png --seed 41 --num 1 --views 1 --size 384 --force
-	$(BIN)/scd world examples/pose.png --seed 42 --num 1 --views 1 --size 384 --force
+	$(BIN)/scd world examples/reference.png --seed 43 --num 1 --views 1 --size 384 --force
+	$(BIN)/scd world examples/pose.png --seed 45 --num 1 --views 1 --size 384 --force
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # where a closed pipe is noticed
         return code
     except KeyboardInterrupt as error:
-        print(f"scd: {error or 'interrupted'}", file=sys.stderr)
+        print(f"scd: {str(error) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `scd ... | head`: nobody reads on
         with contextlib.suppress(OSError, ValueError):  # no descriptor, as in a test
@@ -124,8 +124,8 @@ def _similar(word: str, known: Any) -> str:
 
 def _flat(box: str, program: str) -> str:
     """tyro's framed error text as one line: its first paragraph, and the options that it suggests."""
-    lines = [line.strip("│ \n") for line in box.splitlines()]
-    rule = re.compile(r"^[─╭╮╰╯├┤]")
+    lines = [line.strip("│| \n") for line in box.splitlines()]
+    rule = re.compile(r"^[─╭╰├]|^\+?-{3}")
     paragraphs, current = [], []
     for line in lines:
         if rule.match(line):
@@ -133,6 +133,8 @@ def _flat(box: str, program: str) -> str:
             current = []
         elif line:
             current.append(line)
+    if not box.startswith("╭"):  # drawn in ASCII, with the title in a paragraph of its own
+        paragraphs = paragraphs[1:] if paragraphs[0] else paragraphs[2:]
     first, *others = [p for p in [*paragraphs, " ".join(current)] if p] or ["these options cannot be read"]
     suggested = [
         word for p in others if p.startswith("Perhaps") for word in re.findall(r"(?<!\S)--?[a-z][\w.-]*", p)

@@ -59,7 +59,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     def new(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
-    with _saved_bytes() as saved:
+    with saved_bytes() as saved:
         trainee(
             new(groups, references, channels, side, side), new(rows, channels, side, side),
             torch.zeros(rows, dtype=torch.long, device="meta"),
@@ -71,7 +71,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
 
 
 @contextmanager
-def _saved_bytes():
+def saved_bytes():
     """Counts what autograd keeps inside the block, each storage once, parameters not."""
     kept: dict[int, torch.Tensor] = {}
 
