@@ -252,6 +252,27 @@ def test_out_of_memory_is_one_line(tmp_path, monkeypatch):
     assert error_of(read_image, path) == f"{path} does not fit into memory: make it smaller first"
 
 
+def test_errors_of_any_reader_are_one_line(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", QUADRANTS)
+    for kind in (RuntimeError, SyntaxError, IndexError, zlib.error):  # AVIF, PNG and GIF readers raise these
+
+        def broken(*_, kind=kind):
+            raise kind("no such frame")
+
+        monkeypatch.setattr(media, "_to_rgb", broken)
+        assert (
+            error_of(read_image, path)
+            == f"{path} is damaged or cut off (no such frame): save or copy it again"
+        )
+
+
+def test_a_second_picture_in_a_phones_jpeg_is_no_animation(tmp_path, caplog):
+    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    path = save(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    assert read_image(path)[5, 5, 0] > 240
+    assert not caplog.records
+
+
 # ---- writing ----
 
 

@@ -460,6 +460,10 @@ def test_openpose_json_without_people_and_folders_of_it(tmp_path):
     assert read_poses(save_json(tmp_path / "b.json", nobody)) == PoseFile([[]], (20, 30))
     somebody = nobody | {"people": [{"pose_keypoints_2d": [3, 4, 0.5] + [0] * 51}]}
     save_json(tmp_path / "a.json", somebody)
+    assert read_poses(tmp_path / "a.json", size=(200, 300)).size == (
+        20,
+        30,
+    )  # the file knows better than the caller
     clip = read_poses(tmp_path)
     assert [len(frame) for frame in clip.frames] == [1, 0]
     np.testing.assert_allclose(clip.frames[0][0].joints[0], [0.1, 0.2])
