@@ -121,3 +121,12 @@ def unet():
 @pytest.fixture
 def pipe():
     return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small gain nothing from a second thread, and lose much where it is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,6 +7,8 @@ import pytest
 from scd import bench
 from scd.backbones import unet as backbone
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_a_cache_spares_the_extract_pass(pipe, monkeypatch):
     calls = []

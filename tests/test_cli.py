@@ -25,6 +25,8 @@ from scd.model import load, start
 from scd.pose.files import read_poses, write_poses
 from scd.types import BODY, UserError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class FakeDetector:
     """Finds the given people in every picture, and remembers the shapes of what it was shown."""
@@ -35,15 +37,6 @@ class FakeDetector:
     def detect(self, image):
         self.shapes.append(image.shape[:2])
         return [replace(pose, size=image.shape[:2]) for pose in self.people]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small gain nothing from a second thread, and lose much where it is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
