@@ -180,3 +180,17 @@ def test_samples_depend_on_their_index_alone():
     assert len(a[2].references) == len(a[3].references)
     repeated = WorldPictures(100, 32, 2, repeat=1, augment=False)
     assert (repeated[0].targets == repeated[5].targets).all()
+
+
+def test_reused_scenes_play_other_roles():
+    data = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2)
+    first, again, other = data[0], data[2], data[4]
+    def pictures(sample):
+        return {p.tobytes() for p in (*sample.references, *sample.targets)}
+
+    assert pictures(first) == pictures(again)
+    assert (first.references != again.references).any()
+    assert not pictures(first) & pictures(other)
+    assert not pictures(first) & pictures(data[1])
+    fresh = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2)
+    assert (fresh[2].targets == again.targets).all(), "a sample is a function of its index, whatever came before"

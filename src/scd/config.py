@@ -41,6 +41,7 @@ class DataConfig:
     groups: int = 4  # people in a step
     targets: int = 5  # pictures of each; they share one extract pass
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
+    reuse: int = 2  # blocks of steps that a scene serves, its pictures in other roles
     workers: int = 1  # processes that render
     augment: bool = True  # detector-like errors of the poses
 

@@ -13,8 +13,8 @@ _SEEN = 0.75  # the world scores 1 what is seen and 0.5 what is hidden
 def as_detected(pose: Pose, keep_head: bool = False) -> Pose:
     """Leave out what no detector finds: a face or hand less than half seen, and hidden points of the head.
 
-    The missing face tells front from back: its dots would look the same from behind. MediaPipe guesses nose and
-    eyes from behind, OpenPose does not: `keep_head` keeps them.
+    The missing face tells front from back: its dots would look the same from behind. MediaPipe guesses nose
+    and eyes from behind, OpenPose does not: `keep_head` keeps them.
     """
     scores = pose.scores.copy()
     for part in (FACE, LEFT_HAND, RIGHT_HAND):

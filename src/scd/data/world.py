@@ -3,6 +3,8 @@ resuming is exact."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from scd import world
@@ -15,33 +17,45 @@ FIRST_TRAINING_SEED = 1_000_000
 
 
 class WorldPictures:
-    """Map-style dataset of `length` samples; sample i shows the person of scene `first_seed + i`.
+    """Map-style dataset of `length` samples, each a function of its index alone.
 
     Samples of one batch need one number of references, so it is drawn per block of `group` consecutive
-    indices.
+    indices. A scene serves `reuse` blocks in a row, with its pictures in other roles: drawing takes a quarter
+    of a step.
     """
 
     def __init__(
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
         group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
-        augment: bool = True,
+        augment: bool = True, reuse: int = 1,
     ):  # fmt: skip
-        """references: the chances of 1, 2, 3 ... references. repeat: with N, only N samples exist (`--overfit
+        """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
         N`)."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
+        self.reuse = reuse
+        # Memory of the block before, for the block that uses its scenes again
+        self.scene = lru_cache(maxsize=2 * group)(world.Scene.from_seed)
+        self.view = lru_cache(maxsize=2 * group * (num_targets + len(references)))(self._view)
 
     def __len__(self) -> int:
         return self.length
 
+    def _view(self, seed: int, index: int) -> world.View:
+        return self.scene(seed).view(index, size=self.size)
+
     def __getitem__(self, index: int) -> Sample:
-        block = np.random.default_rng([self.first_seed, 1, index // self.group])
-        num_references = 1 + int(block.choice(len(self.references), p=self.references))
-        rng = np.random.default_rng([self.first_seed, 2, index])
-        scene = world.Scene.from_seed(
-            self.first_seed + (index if self.repeat is None else index % self.repeat)
+        block, place = divmod(index, self.group)
+        num_references = 1 + int(
+            np.random.default_rng([self.first_seed, 1, block]).choice(len(self.references), p=self.references)
         )
-        views = [scene.view(i, size=self.size) for i in range(num_references + self.num_targets)]
+        rng = np.random.default_rng([self.first_seed, 2, index])
+        number = block // self.reuse * self.group + place
+        seed = self.first_seed + (number if self.repeat is None else number % self.repeat)
+        order = range(num_references + self.num_targets)
+        if self.reuse > 1:
+            order = rng.permutation(len(order))
+        views = [self.view(seed, int(i)) for i in order]
         if self.augment:
             poses = [perturb(as_detected(view.pose, keep_head=rng.random() < 0.5), rng) for view in views]
         else:
