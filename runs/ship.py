@@ -51,7 +51,8 @@ def main() -> None:
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     name = f"| `{run.name}` |"
     stage = (
-        f"{name} {world.VERSION} | {config.init} | {state['step']:,} | {state['step'] * config.targets_per_step:,} | "
+        f"{name} {world.VERSION} | {config.init} | {state['step']:,} | "
+        f"{state['step'] * config.targets_per_step:,} | "
         f"{state['seconds'] / 3600:.2f} | {config.lr:g} | {commit} |"
     )
     stages = [line for line in stages if not line.startswith(name)] + [stage]

@@ -193,4 +193,4 @@ def test_reused_scenes_play_other_roles():
     assert not pictures(first) & pictures(other)
     assert not pictures(first) & pictures(data[1])
     fresh = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2)
-    assert (fresh[2].targets == again.targets).all(), "a sample is a function of its index, whatever came before"
+    assert (fresh[2].targets == again.targets).all(), "a sample is a function of its index alone"
