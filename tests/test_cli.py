@@ -11,19 +11,20 @@ import sys
 import time
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from scd import media, world
+from scd import checkpoint, media, world
 from scd import train as training
 from scd.cli import VERBS, main
 from scd.cli.dry_run import activation_bytes, saved_bytes
 from scd.config import PRESETS, replace
 from scd.model import load, start
 from scd.pose.files import read_poses, write_poses
-from scd.types import BODY, UserError
+from scd.types import BODY, Pose, UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,10 +55,14 @@ def small_training():
 
 @pytest.fixture(scope="module")
 def model(small_training, tmp_path_factory):
-    """The folder of a model trained by `scd train`."""
+    """The folder of a model trained by `scd train`, whose poses matter after these two steps already."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(["train", "world-tiny", "--run", str(run), "--steps", "2", "--device", "cpu"]) == 0
-    return run / "model"
+    pipe = load(run / "model")
+    torch.manual_seed(0)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    checkpoint.export(pipe, run.parent / "model")
+    return run.parent / "model"
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +205,26 @@ def test_a_picture_has_the_shape_of_its_pose(animate, model):
     assert media.read_image("a.png").shape == (21, 32, 3)  # 64 x 96 in a frame of 32, and not stretched
 
 
+def test_animate_is_the_pipeline_on_padded_pictures(animate, detector, folder, model, person):
+    """A picture lies in the middle of the frame, on the colour of its border, and its pose with it."""
+    assert animate("you.png", "poses.npz", "-o", "a.png", "--seed", 5, "--guidance", 30)[0] == 0
+    pipe = load(model, "cpu")
+    image = media.read_image(
+        "you.png"
+    )  # 64 x 96 -> 21 x 32 in the middle of 32 x 32, five rows above and six below
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    frame = np.full((32, 32, 3), np.median(edge, 0).astype(np.uint8))
+    frame[5:26] = cv2.resize(image, (32, 21), interpolation=cv2.INTER_AREA)
+    joints = person.pose.joints.copy()
+    joints[:, 1] = (5 + 21 * joints[:, 1]) / 32
+    joints[person.pose.scores == 0] = 0
+    reference = pipe.encode_reference(frame, Pose(joints, person.pose.scores, (32, 32)))
+    pose = read_poses("poses.npz").frames[0][0]
+    generator = torch.Generator().manual_seed(5)
+    expected = pipe(reference, pose, None, None, 2, 30, generator, output_type="np").images[0]
+    np.testing.assert_array_equal(media.read_image("a-01.png"), np.rint(255 * expected))
+
+
 def test_a_picture_does_not_depend_on_the_others(animate):
     assert animate("me.png", "you.png", "poses.npz", "-n", 2, "-o", "many.png")[0] == 0
     assert animate("me.png", "poses.npz", "-o", "two.png")[0] == 0
@@ -282,6 +307,16 @@ def test_pose_files(animate, scd, folder, person):
     assert media.read_image("a.png").shape == (16, 32, 3)
     assert scd("animate", "--like", "a.json", "-o", "b.png")[0] == 0  # the canvas is remembered
     assert "does not show person 2" in complaint(animate("me.png", "poses.npz", "--person", 2))
+    small = replace(person.pose, joints=(person.pose.joints / 4).astype(np.float32))
+    write_poses("two.npz", [[person.pose, small]])
+    write_poses("one.npz", [[person.pose]])
+    for name in ("one", "two"):
+        assert animate("me.png", f"{name}.npz", "-o", f"{name}.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("one.png"), media.read_image("two.png"))
+    assert (
+        animate("me.png", "two.npz", "--person", 2, "--reference-pose", "two.npz", "-o", "small.png")[0] == 0
+    )
+    assert (media.read_image("one.png") != media.read_image("small.png")).any()
     (folder / "cut.npz").write_bytes((folder / "poses.npz").read_bytes()[:200])
     assert "cut.npz is not a usable pose file" in complaint(animate("me.png", "cut.npz"))
 
@@ -505,20 +540,21 @@ def test_ctrl_c_for_real(tmp_path):
 def test_train_stops_whole_and_goes_on(scd, small_training, tmp_path, monkeypatch):
     run = tmp_path / "run"
     command = ("train", "world-tiny", "--run", run, "--steps", 4, "--save-every", 1, "--device", "cpu")
-    rate = training.learning_rate
+    save_file, files = checkpoint.save_file, []
 
-    def interrupted(config, step):
-        if step == 2:
+    def interrupted(*arguments):
+        save_file(*arguments)
+        files.append(arguments[1])
+        if len(files) == 4:  # the first of the second checkpoint's three files is written
             signal.raise_signal(signal.SIGINT)
-        return rate(config, step)
 
-    monkeypatch.setattr(training, "learning_rate", interrupted)
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
     assert scd(*command) == (130, "", "scd: interrupted; the same command continues after step 2\n")
     assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-00000001", "checkpoint-00000002"]
     assert not list(run.rglob("*.tmp"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
-    monkeypatch.setattr(training, "learning_rate", rate)
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
     monkeypatch.setattr("scd.model.build", raising(AssertionError("the codec is the run's own")))
     assert "holds a run with other settings" in complaint(scd(*command, "--lr", 1))
     assert scd(*command) == (0, f"{run / 'model'}\n", "")
@@ -557,6 +593,13 @@ def test_dry_run_writes_nothing(scd, folder, model):
     assert sorted(os.listdir()) == before
 
 
+def test_kept_bytes_are_the_inputs_not_the_parameters():
+    layer = torch.nn.Linear(5, 7)
+    with saved_bytes(layer) as saved:
+        layer(torch.zeros(3, 5, requires_grad=True)).sum()
+    assert saved() == 4 * 3 * 5
+
+
 def test_dry_run_counts_what_autograd_keeps(model):
     """The meta device's count is that of a real forward pass; gradient checkpointing keeps less."""
     config = PRESETS["world-tiny"]
@@ -569,7 +612,7 @@ def test_dry_run_counts_what_autograd_keeps(model):
     trainee = training.Trainee(pipe).train()
     groups, references, targets = config.data.groups, len(config.data.references), config.data.targets
     rows, width = groups * targets, pipe.unet.config.cross_attention_dim
-    with saved_bytes() as saved:
+    with saved_bytes(trainee) as saved:
         trainee(
             torch.zeros(groups, references, 8, 4, 4), torch.zeros(rows, 8, 4, 4),
             torch.zeros(rows, dtype=torch.long),

@@ -59,7 +59,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     def new(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
-    with saved_bytes() as saved:
+    with saved_bytes(trainee) as saved:
         trainee(
             new(groups, references, channels, side, side), new(rows, channels, side, side),
             torch.zeros(rows, dtype=torch.long, device="meta"),
@@ -71,13 +71,15 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
 
 
 @contextmanager
-def saved_bytes():
-    """Counts what autograd keeps inside the block, each storage once, parameters not."""
+def saved_bytes(network: nn.Module):
+    """Counts what autograd keeps inside the block: each storage once, the network's own parameters not."""
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            kept[tensor.untyped_storage()._cdata] = tensor
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept[storage] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

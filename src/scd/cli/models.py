@@ -55,11 +55,8 @@ def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:
 
 def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """UserError when the model is not the recorded one; in another precision nothing can be compared."""
-    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and {**found, "path": None} != {
-        **expected,
-        "path": None,
-    }:
-        path = expected["path"]
+    path = expected["path"]
+    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and {**found, "path": path} != expected:
         raise UserError(
             f"the model {path} has changed since: bring it back, or name it with --model to use it as it is"
         )
