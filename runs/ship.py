@@ -1,7 +1,7 @@
 """Make a run's averaged weights the embedded model: half precision, one file a component, and a new line in
 the card.
 
-    .venv/bin/python runs/ship.py run/world-pictures
+    .venv/bin/python runs/ship.py run/world-pictures --guidance 1.5
 
 The card (src/scd/weights/embedded/README.md) lists every stage that was really run; this script adds the
 run's stage, or updates its line when the same run is shipped again. Evaluate afterwards and put the table
@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 
 from scd import checkpoint, world
 from scd.config import load_config
@@ -36,10 +38,22 @@ Stages that were really run, in order; a stage starts from the one above it:
 """
 
 
-def main() -> None:
-    run = Path(sys.argv[1])
+@dataclass
+class Options:
+    run: Annotated[Path, tyro.conf.Positional]
+    guidance: float | None = None
+    """The model's default from now on; chosen on held-out pictures."""
+    steps: int | None = None
+    """Likewise."""
+
+
+def main(options: Options) -> None:
+    run = options.run
     config = load_config(run / "config.json")
     pipe = SCDPipeline.from_pretrained(run / "model")
+    for name, value in (("default_guidance", options.guidance), ("default_steps", options.steps)):
+        if value is not None:
+            pipe.register_to_config(**{name: value})
     folder = embedded_folder()
     card = folder / "README.md"
     stages = (
@@ -67,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options))
