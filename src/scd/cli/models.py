@@ -8,6 +8,7 @@ from typing import Any
 from diffusers.utils.logging import disable_progress_bar
 
 from scd.cli.options import ModelOptions
+from scd.cli.terminal import progress
 from scd.model import load
 from scd.reference import hash_weights
 from scd.types import UserError
@@ -21,8 +22,9 @@ def load_pipeline(options: ModelOptions) -> Any:
         raise UserError(f"--guidance {options.guidance}: a number, usually from 1 to 10")
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed}: a whole number from 0 on, below 2^63")
-    disable_progress_bar()  # of loading: a second at most
-    pipe: Any = load(options.model, options.device, options.dtype)
+    disable_progress_bar()
+    with progress("loading the model", None):
+        pipe: Any = load(options.model, options.device, options.dtype)
     pipe.set_progress_bar_config(disable=True)
     given = {
         "default_steps": options.steps,

@@ -64,15 +64,19 @@ def _silence_loaded() -> None:
 def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar on standard error while the block runs, gone afterwards, and nothing where that is no terminal.
 
-    The value is called with the number of steps just done, and `text=` to show beside the bar.
+    The value is called with the number of steps just done, and `text=` to show beside the bar. Without a
+    `total` the bar only moves.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"), TimeRemainingColumn(compact=True),
-    )  # fmt: skip
+    columns = [TextColumn("{task.description}"), BarColumn()]
+    if total is not None:
+        columns += [
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+        ]
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(label, total=total, text="")

@@ -44,7 +44,8 @@ def train(options: Train) -> None:
     disable_progress_bar()
     run = options.run_folder or Path("run") / config.name
     device = resolve_device(options.device)
-    pipe = start(config, run).to(device)
+    with progress("making the model", None):
+        pipe = start(config, run).to(device)
     begun = checkpoints(run)
     first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
     if first >= config.steps:
