@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -706,3 +707,18 @@ def test_doctor_names_what_is_missing(scd, folder, model, monkeypatch):
     assert "does not start (no MediaPipe here)" in out
     shutil.rmtree("weights/embedded/unet")
     assert "the embedded model lacks unet" in scd("doctor")[1]
+
+
+def test_the_examples_show_people():
+    """What `make run` finds, with the detector that it uses."""
+    pytest.importorskip("mediapipe")
+    from scd.pose.detect import detect_one
+
+    for name in ("reference", "pose"):
+        path = Path(__file__).parents[1] / "examples" / f"{name}.png"
+        settings = media.read_settings(path)
+        assert (settings["kind"], settings["world_version"]) == ("world", world.VERSION)
+        truth = world.Scene.from_seed(settings["seed"]).view(0, size=settings["size"]).pose
+        found = detect_one(media.read_image(path), name_for_errors=name)
+        seen = truth.scores[BODY] == 1
+        assert np.median(np.linalg.norm(found.joints[BODY] - truth.joints[BODY], axis=1)[seen]) < 0.03

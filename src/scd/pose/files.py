@@ -184,7 +184,9 @@ def _from_json(path: Path, data: bytes, size: tuple[int, int] | None) -> PoseFil
         people = _openpose_people(path, entry) if "people" in entry else _dwpose_people(path, entry)
         if frame_size is None:
             _wrong(
-                path, "it does not say how large its picture was (canvas_width, canvas_height); give the size"
+                path,
+                "it does not say how large its picture was (canvas_width, canvas_height); "
+                "give the size (--canvas WIDTHxHEIGHT)",
             )
         sizes.add(frame_size)
         frames.append([_pose(path, person, frame_size) for person in _as_fractions(people, frame_size)])
