@@ -271,5 +271,6 @@ def test_place_features_tell_places_apart():
     assert waves.shape == (2, 12, 4, 6)
     places = waves[0].flatten(1).T
     assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.1
-    assert torch.allclose(waves[0, 0, :, 0], torch.sin(torch.pi / 2 * torch.tensor([-0.75, -0.25, 0.25, 0.75])))
+    heights = torch.tensor([-0.75, -0.25, 0.25, 0.75])
+    assert torch.allclose(waves[0, 0, :, 0], torch.sin(torch.pi / 2 * heights))
     assert torch.equal(waves[:, :, :, 0], place_features(torch.zeros(2, 5, 4, 6), 3)[:, :, :, 0])

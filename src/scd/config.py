@@ -25,9 +25,9 @@ class NetworkConfig:
     pose_stride: int = 2
     pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
-    # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: the codec's first component, a
-    # patch's brightness, has a deviation of 5, so at the usual levels the noised target still shows what should
-    # be read from the reference. Here its SNR is 1 at t = 370 instead of 760.
+    # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: the codec's first component,
+    # a patch's brightness, has a deviation of 5, so at the usual levels the noised target still shows what
+    # should be read from the reference. Here its SNR is 1 at t = 370.
     beta_start: float = 0.008
     beta_end: float = 0.015
 
