@@ -30,14 +30,15 @@ LAYERS = [
     ("pure", ["types", "config", "process", "windows", "pose.skeleton"]),
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
     ("world", ["world", "pose", "data", "media"]),
-    ("pipeline", ["reference", "pipeline", "checkpoint", "model"]),
+    ("pipeline", ["reference", "loading", "pipeline", "checkpoint", "model"]),
     ("verbs", ["train", "evaluate", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),
 ]
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def layer_of(name: str) -> int:

@@ -92,7 +92,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             codec.decoder.weight.copy_((basis / gain).reshape(shape))
             # A transposed convolution adds one bias per colour; the mean patch's own texture is far under
             # 1/255 and left out
-            codec.decoder.bias.copy_(mean.reshape(3, -1).mean(1))  # pyright: ignore[reportOptionalMemberAccess]
+            codec.decoder.bias.copy_(mean.reshape(3, -1).mean(1))  # type: ignore[union-attr]
         return codec
 
 

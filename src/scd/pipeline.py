@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +17,9 @@ from torch import Tensor
 
 from scd import process
 from scd.backbones import unet as backbone
+from scd.loading import load_networks
 from scd.reference import Reference, check_stamp, make_stamp
-from scd.types import Pose, UserError
+from scd.types import Pose
 
 Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
 
@@ -81,7 +80,7 @@ class SCDPipeline(DiffusionPipeline):
         folder = Path(pretrained_model_name_or_path)
         kwargs["use_safetensors"] = True
         if folder.exists():
-            kwargs = {**_load_networks(folder, kwargs), **kwargs}
+            kwargs = {**load_networks(folder, kwargs), **kwargs}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     # ---- the reference: once ----
@@ -386,38 +385,3 @@ def _adapter_state(unet) -> str:
     return str(
         [(n, m.scaling, m.active_adapters, m.merged) for n, m in unet.named_modules() if hasattr(m, "lora_A")]
     )
-
-
-def _load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """unet, vae and pose encoder of a folder through their own `from_pretrained`, every key accounted for."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no SCD model folder (model_index.json is missing or damaged)") from error
-    if index.get("_class_name") != "SCDPipeline":
-        raise UserError(
-            f"{folder}: holds a {index.get('_class_name')}, not an SCDPipeline, and was never trained for SCD"
-        )
-    networks = {}
-    for name in ("unet", "vae", "pose_encoder"):
-        if name in kwargs:
-            continue
-        library, class_name = index[name]
-        options = {k: kwargs[k] for k in ("torch_dtype", "variant", "use_safetensors") if k in kwargs}
-        try:
-            network, info = getattr(import_module(library), class_name).from_pretrained(
-                folder / name, output_loading_info=True, **options
-            )
-        except Exception as error:
-            raise UserError(f"{folder / name}: cannot be loaded: {' '.join(str(error).split())}") from error
-        wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-        if wrong:
-            raise UserError(
-                f"{folder / name}: keys missing, left over or of another shape: {', '.join(map(str, wrong))}"
-            )
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.data = (
-                tensor.data.clone()
-            )  # off the memory map: kernels differ in the last bit at odd addresses
-        networks[name] = network
-    return networks

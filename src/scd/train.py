@@ -158,12 +158,13 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         augment=config.data.augment,
         reuse=config.data.reuse,
     )
+    rest = _From(step * config.accumulation * config.data.groups, len(dataset))
     loader = DataLoader(
         dataset,
         batch_size=config.data.groups,
         collate_fn=collate,
         num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]
-        sampler=_From(step * config.accumulation * config.data.groups, len(dataset)),  # pyright: ignore[reportArgumentType]
+        sampler=rest,  # pyright: ignore[reportArgumentType]
         prefetch_factor=4 if config.data.workers else None,
         worker_init_fn=_yield_the_cores,
     )

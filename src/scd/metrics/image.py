@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,8 @@ def ssim(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     a, b = (torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (result, truth))
-    return float(structural_similarity_index_measure(a, b, data_range=1.0))  # pyright: ignore[reportArgumentType]
+    value: Any = structural_similarity_index_measure(a, b, data_range=1.0)
+    return float(value)
 
 
 def gradient(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:

@@ -84,7 +84,8 @@ def sample_face(rng: np.random.Generator, hair: Colour) -> Face:
     brow = tuple(np.minimum(np.array(hair) * 0.75, np.array(skin) * 0.55))
     beard = tuple(np.array(hair) * 0.9) if rng.uniform() < 0.13 else None
     smile, glasses, blush = rng.uniform(0.1, 1.3), rng.uniform() < 0.15, rng.uniform(0, 0.35)
-    return Face(skin, lips, iris, brow, float(smile), bool(glasses), beard, float(blush))  # type: ignore[arg-type]
+    look = (float(smile), bool(glasses), beard, float(blush))
+    return Face(skin, lips, iris, brow, *look)  # type: ignore[arg-type]
 
 
 def _between(table: np.ndarray, place: float) -> Colour:
