@@ -9,7 +9,7 @@ from conftest import make_pose_encoder, make_unet
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from scd.attention import Cached, Extract, Joint, KVCache, attend, attend_with_reference, causal_mask
-from scd.backbones.unet import adapt, check_adapted, denoise, extract, joint, predict, self_attention_layers
+from scd.backbones.unet import adapt, check_adapted, denoise, extract, joint, predict, spatial_layers
 
 
 def values(seed=0, references=2, num=1, targets=4, channels=4, side=8):
@@ -193,10 +193,10 @@ def test_reference_of_another_size(unet, side):
 
 
 def test_adapt_is_idempotent_and_watched(unet):
-    processors = [layer.processor for layer in self_attention_layers(unet).values()]
+    processors = [layer.processor for layer in spatial_layers(unet).values()]
     adapt(unet)
     assert [p.name for p in processors] == [
-        layer.processor.name for layer in self_attention_layers(unet).values()
+        layer.processor.name for layer in spatial_layers(unet).values()
     ]
     check_adapted(unet)
     unet.set_attn_processor(AttnProcessor2_0())

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 
@@ -108,7 +109,7 @@ class CausalSelfAttention(AttnProcessor2_0):
         self.name = name  # the layer's name in the network: the key of its entries in a cache
 
     def __call__(
-        self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
+        self, attn: Any, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
         *, reference: Stage = None,
     ) -> Tensor:  # fmt: skip
         if reference is None:
@@ -142,7 +143,7 @@ class ContextAttention(AttnProcessor2_0):
     """Stock cross-attention; it names `reference` only because diffusers warns of what a processor lacks."""
 
     def __call__(
-        self, attn: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
+        self, attn: Any, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
         *, reference: Stage = None,
     ) -> Tensor:  # fmt: skip
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)

@@ -6,6 +6,8 @@ minutes; and being orthonormal it makes a squared error of latents a squared err
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
@@ -44,7 +46,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.refine[-1].weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(self.refine[-1].bias)  # pyright: ignore[reportArgumentType]
 
-    def encode(self, x: Tensor, return_dict: bool = True):
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch -> a distribution of zero width over
         (B, C, H/8, W/8)."""
         mean = self.encoder(x)

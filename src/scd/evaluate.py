@@ -154,7 +154,7 @@ def evaluate_world(
 def grid(pairs: Sequence[Pair], results: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """One row per pair: reference, pose drawing, result, truth; two pairs side by side."""
     cells = [
-        [p.reference, draw_pose(p.target_pose, p.target.shape[:2]), r, p.target]
+        [p.reference, draw_pose(p.target_pose, p.target_pose.size), r, p.target]
         for p, r in zip(pairs, results, strict=True)
     ]
     rows = [[cell for pair in cells[i : i + 2] for cell in pair] for i in range(0, len(cells), 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,6 +130,7 @@ def build(config: TrainConfig) -> SCDPipeline:
 def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel:
     """A small network of Stable Diffusion's shape, with self-attention at every level."""
     levels = len(network.block_out_channels)
+    num_heads: Any = tuple(channels // network.head_channels for channels in network.block_out_channels)
     return UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=network.latent_channels,
@@ -137,8 +139,7 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
         layers_per_block=network.layers_per_block,
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels,
-        # diffusers' historic misnomer: this is the NUMBER of heads
-        attention_head_dim=tuple(c // network.head_channels for c in network.block_out_channels),
+        attention_head_dim=num_heads,  # diffusers' historic misnomer
         cross_attention_dim=network.block_out_channels[0],
         use_linear_projection=True,
     )

@@ -42,6 +42,8 @@ class SCDPipeline(DiffusionPipeline):
     configs stay stock.
     """
 
+    config: Any  # a FrozenDict: diffusers declares a plain dict
+    progress_bar: Any  # patched onto the class by diffusers' decorators as far as a type checker sees
     model_cpu_offload_seq = "image_encoder->pose_encoder->unet->vae"
     _optional_components: ClassVar = ["image_encoder"]
     _callback_tensor_inputs: ClassVar = ["latents"]
@@ -103,8 +105,8 @@ class SCDPipeline(DiffusionPipeline):
         backbone.check_adapted(self.unet)
         pixels = self._pixels(image)  # type: ignore[arg-type]
         latents = self.encode_pictures(pixels)
-        # type: ignore[list-item]
-        features = self.encode_poses([pose], pixels.shape[-2:]) if pose is not None else None
+        size = (pixels.shape[2], pixels.shape[3])
+        features = self.encode_poses([pose], size) if isinstance(pose, Pose) else None
         context = self.encode_context(pixels)
         cache = backbone.extract(self.unet, latents, self.config.reference_timestep, features, context)
         return Reference(cache, context, self.stamp)
@@ -187,8 +189,10 @@ class SCDPipeline(DiffusionPipeline):
                 if callback_on_step_end is not None:
                     offered = {"latents": latents}
                     given = {name: offered[name] for name in callback_on_step_end_tensor_inputs}
-                    latents = (callback_on_step_end(self, index, t, given) or {}).pop("latents", latents)
+                    changed = callback_on_step_end(self, index, t, given) or {}
+                    latents = changed.get("latents", latents)
                 progress.update()
+        assert latents is not None
         images = latents if output_type == "latent" else self._finish(latents, output_type)
         self.maybe_free_model_hooks()
         return SCDOutput(images=images) if return_dict else (images,)
@@ -225,7 +229,7 @@ class SCDPipeline(DiffusionPipeline):
         """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""
         from scd.pose.draw import draw_pose
 
-        drawings = torch.from_numpy(np.stack([draw_pose(pose, tuple(size)) for pose in poses]))
+        drawings = torch.from_numpy(np.stack([draw_pose(pose, size) for pose in poses]))
         drawings = drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
         return self.pose_encoder(drawings)
 

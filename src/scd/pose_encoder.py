@@ -4,6 +4,7 @@ convolution (METHOD 3)."""
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ class PoseEncoder(ModelMixin, ConfigMixin):
     reach the latent size (3 halvings for f = 8). `num_frequencies` > 0 adds each latent pixel's place before
     the last layer (`place_features`).
     """
+
+    config: Any  # a FrozenDict: diffusers declares a plain dict
 
     @register_to_config
     def __init__(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -107,12 +108,8 @@ class Reference:
 def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
     """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
     precision, format."""
-    adapters = {
-        adapter: layer.scaling[adapter]  # pyright: ignore[reportIndexIssue]
-        for layer in unet.modules()
-        if hasattr(layer, "lora_A")
-        for adapter in layer.active_adapters
-    }
+    layers: list[Any] = [layer for layer in unet.modules() if hasattr(layer, "lora_A")]
+    adapters = {name: layer.scaling[name] for layer in layers for name in layer.active_adapters}
     config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
     return {
         "format": FORMAT,

@@ -160,7 +160,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     )
     rest = _From(step * config.accumulation * config.data.groups, len(dataset))
     loader = DataLoader(
-        dataset,
+        dataset,  # pyright: ignore[reportArgumentType]
         batch_size=config.data.groups,
         collate_fn=collate,
         num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,7 @@ names unchanged."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -30,26 +31,24 @@ def adapt(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
     Without a reference and without pose features the network computes what it computed before, to the bit.
     """
-    for name, layer in self_attention_layers(unet).items():
-        layer.set_processor(CausalSelfAttention(name))  # pyright: ignore[reportArgumentType]
-    for name, module in unet.named_modules():
-        if name.endswith(".attn2") and "motion_modules" not in name:
-            module.set_processor(ContextAttention())  # pyright: ignore[reportCallIssue]
+    for name, layer in spatial_layers(unet).items():
+        layer.set_processor(CausalSelfAttention(name))
+    for layer in spatial_layers(unet, "attn2").values():
+        layer.set_processor(ContextAttention())
     if type(unet.conv_in) is nn.Conv2d:
         unet.conv_in.__class__ = PoseConv2d  # same parameters, same hooks; only `forward` differs
     return unet
 
 
-def self_attention_layers(unet: nn.Module) -> dict[str, nn.Module]:
-    """Spatial self-attention layers by name; temporal ones (`motion_modules`, METHOD 5) never see a
-    reference."""
-    return {n: m for n, m in unet.named_modules() if n.endswith(".attn1") and "motion_modules" not in n}
+def spatial_layers(unet: nn.Module, kind: str = "attn1") -> dict[str, Any]:
+    """Spatial attention layers by name, `attn1` self, `attn2` cross; temporal ones never see a reference."""
+    return {n: m for n, m in unet.named_modules() if n.endswith(f".{kind}") and "motion_modules" not in n}
 
 
 def check_adapted(unet: nn.Module) -> None:
     """Raise, naming the layer, when something replaced a processor: the picture would silently come out
     without its reference."""
-    for name, layer in self_attention_layers(unet).items():
+    for name, layer in spatial_layers(unet).items():
         if not isinstance(layer.processor, CausalSelfAttention):
             raise ValueError(
                 f"layer {name} has processor {type(layer.processor).__name__}, "

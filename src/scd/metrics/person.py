@@ -22,7 +22,7 @@ def pck(picture: NDArray[np.uint8], truth: Pose, visible: NDArray[np.bool_], det
     height, width = picture.shape[:2]
     scale = DETECTOR_SIDE / min(height, width)
     if scale > 1:
-        picture = cv2.resize(
+        picture = cv2.resize(  # pyright: ignore[reportAssignmentType]
             picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC
         )
     joints = visible[BODY] & (truth.scores[BODY] > 0)
