@@ -229,3 +229,12 @@ def test_no_warning_about_unknown_arguments(unet, caplog):
         assert not caplog.records
     finally:
         diffusers.utils.logging.disable_propagation()
+
+
+def test_pose_features_are_added_after_the_first_convolution(unet):
+    v = values()
+    latents, features = v["z_t"], v["features"][1]
+    weight, bias = unet.conv_in.weight, unet.conv_in.bias
+    expected = torch.nn.functional.conv2d(latents, weight, bias, padding=1) + features
+    assert torch.equal(unet.conv_in(torch.cat([latents, features], 1)), expected)
+    assert torch.allclose(unet.conv_in(latents), expected - features, atol=1e-5)

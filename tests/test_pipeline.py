@@ -274,3 +274,23 @@ def test_place_features_tell_places_apart():
     heights = torch.tensor([-0.75, -0.25, 0.25, 0.75])
     assert torch.allclose(waves[0, 0, :, 0], torch.sin(torch.pi / 2 * heights))
     assert torch.equal(waves[:, :, :, 0], place_features(torch.zeros(2, 5, 4, 6), 3)[:, :, :, 0])
+
+
+def test_guidance_drops_the_cache_and_the_context_and_keeps_the_pose():
+    """One guided step, written out: the unconditional rows have no reference, zero context and the pose."""
+    from scd.backbones.unet import denoise
+
+    pipe = make_pipeline(make_clip())
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    latents = torch.randn(1, 4, 8, 8, generator=seeded())
+    arguments = {"num_inference_steps": 1, "guidance_scale": 3.0, "output_type": "latent"}
+    guided = pipe(reference, make_pose(1), latents=latents, **arguments).images
+    features = pipe.encode_poses([make_pose(1)], (64, 64))
+    pipe.scheduler.set_timesteps(1)
+    t = pipe.scheduler.timesteps[0]
+    with torch.no_grad():
+        zero = torch.zeros_like(reference.context)
+        free = denoise(pipe.unet, latents, t.expand(1), features, zero, None, (-1,))
+        read = denoise(pipe.unet, latents, t.expand(1), features, reference.context, reference.cache, (0,))
+    expected = pipe.scheduler.step(free + 3 * (read - free), t, latents).prev_sample
+    assert (guided - expected).abs().max() < 1e-5 * expected.std()
