@@ -65,6 +65,18 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def forward(self, sample: Tensor, return_dict: bool = True):
         return self.decode(self.encode(sample).latent_dist.mode(), return_dict)
 
+    @property
+    def loss_weights(self) -> Tensor:
+        """Weight of each latent channel in training's loss, (C,), mean 1: proportional to what a unit of it
+        moves in pixels.
+
+        Whitened components have equal deviations, but the first moves a picture 40 times as far as the last.
+        A squared error of pixels would weigh them by the square, an unweighted one wastes most of the network
+        on texture: the geometric mean of both [ours].
+        """
+        moved = self.decoder.weight.flatten(1).norm(dim=1)
+        return moved / moved.mean()
+
     @classmethod
     def fit(
         cls, pictures: Tensor, latent_channels: int = 32, patch_size: int = 8, whitening: float = 0.0

@@ -19,16 +19,15 @@ class NetworkConfig:
     layers_per_block: int = 1
     head_channels: int = 32
     latent_channels: int = 48
-    whitening: float = 0.0  # of the codec's components (PatchCodec.fit)
+    whitening: float = 1.0  # of the codec's components (PatchCodec.fit)
     pose_channels: tuple[int, ...] = (24, 64, 128)
     # Stride of the pose encoder's first convolution: at full resolution it would cost a twentieth of a step
     pose_stride: int = 2
     pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
-    # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: the codec's first component,
-    # a patch's brightness, has a deviation of 5, so at the usual levels the noised target still shows what
-    # should be read from the reference. Here its SNR is 1 at t = 370.
-    beta_start: float = 0.008
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: S = 1 at t = 270. Below that
+    # level the noised target itself shows what should be read from the reference.
+    beta_start: float = 0.0015
     beta_end: float = 0.015
 
 
@@ -41,7 +40,7 @@ class DataConfig:
     groups: int = 4  # people in a step
     targets: int = 5  # pictures of each; they share one extract pass
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
-    reuse: int = 2  # blocks of steps that a scene serves, its pictures in other roles
+    reuse: int = 3  # blocks of steps that a scene serves, its pictures in other roles
     workers: int = 1  # processes that render
     augment: bool = True  # detector-like errors of the poses
 

@@ -98,20 +98,27 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def fit_codec(network: NetworkConfig, size: int) -> PatchCodec:
+    """The codec of the world's training people at (size, size)."""
+    from scd import world
+
+    pictures = np.stack(
+        [
+            world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=size).image
+            for i in range(NUM_CODEC_PICTURES)
+        ]
+    )
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return PatchCodec.fit(pixels, network.latent_channels, whitening=network.whitening)
+
+
 def build(config: TrainConfig) -> SCDPipeline:
     """A pipeline with random weights (seeded by the config) and a codec fitted on the world's training
     people."""
     from scd import world
 
     network = config.network
-    pictures = np.stack(
-        [
-            world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=config.data.size).image
-            for i in range(NUM_CODEC_PICTURES)
-        ]
-    )
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    vae = PatchCodec.fit(pixels, network.latent_channels, whitening=network.whitening)
+    vae = fit_codec(network, config.data.size)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         unet = build_unet(network, config.data.size // 8)

@@ -101,13 +101,16 @@ def loss(
     sigma: Tensor,
     name: str,
     region: Tensor | None = None,
+    channel_weights: Tensor | None = None,
 ) -> Tensor:
     """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
-    (METHOD 4, 6)."""
+    (METHOD 4, 6). `channel_weights` (C,), mean 1, weigh latent channels that matter differently [ours]."""
     objective = OBJECTIVES[name]
     error = (prediction.float() - objective.target(z_0, eps, alpha, sigma).float()) ** 2 * objective.weight(
         alpha, sigma
     )
+    if channel_weights is not None:
+        error = error * channel_weights[:, None, None]
     if region is None:
         return error.mean()
     inside = region.to(error).expand(len(error), 1, *error.shape[2:])

@@ -82,7 +82,10 @@ def step_loss(
         context,
         owner,
     )
-    return process.loss(prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler))
+    return process.loss(
+        prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
+        channel_weights=getattr(pipe.vae, "loss_weights", None),
+    )  # fmt: skip
 
 
 def _unit(pictures: Tensor, device) -> Tensor:
