@@ -1,10 +1,10 @@
-"""Move a trained network onto a whitened codec, and from x0 to v: where a later stage of the embedded model starts.
+"""Move a trained network onto a whitened codec: where a later stage of the embedded model starts.
 
-    .venv/bin/python runs/rebase.py src/scd/weights/embedded run/rebased --whitening 1 --prediction v_prediction
+    .venv/bin/python runs/rebase.py src/scd/weights/embedded run/rebased --whitening 1
 
 The codec is fitted again with the same patches, so its components are the same up to one gain each; the first
-and last convolution take that gain over. The network then reads the same pictures from the new latents, but it
-has never seen their noise: what it knows of references and poses is kept, the denoising is learnt anew.
+and last convolution take that gain over. The network then reads the same pictures from the new latents, but
+it has never seen their noise: what it knows of references and poses is kept, the denoising is learnt anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Options:
     source: Annotated[Path, tyro.conf.Positional]
     target: Annotated[Path, tyro.conf.Positional]
     whitening: float = 1.0
-    prediction: Literal["v_prediction", "sample"] = "v_prediction"
+    prediction: Literal["v_prediction", "sample"] = "sample"
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     sign = -1 if options.prediction == "v_prediction" else 1  # v = -x0 where the noise is highest
     unet.conv_out.weight *= sign * gain[:, None, None, None]
     unet.conv_out.bias *= sign * gain
-    pipe.register_modules(vae=new, scheduler=build_scheduler(network))
+    pipe = SCDPipeline.from_pipe(pipe, vae=new, scheduler=build_scheduler(network))
     export(pipe, options.target)
     print(f"{options.target}: gains {gain.min():.2f} to {gain.max():.2f}")
 

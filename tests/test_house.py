@@ -21,6 +21,7 @@ METHOD = [
     "pose_encoder.py",
     "windows.py",
     "pipeline.py",
+    "encoders.py",
     "reference.py",
     "backbones",
 ]
@@ -30,7 +31,7 @@ LAYERS = [
     ("pure", ["types", "config", "process", "windows", "pose.skeleton"]),
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
     ("world", ["world", "pose", "data", "media"]),
-    ("pipeline", ["reference", "loading", "pipeline", "checkpoint", "model"]),
+    ("pipeline", ["schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "pipeline", "checkpoint", "model"]),
     ("verbs", ["train", "evaluate", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),
 ]

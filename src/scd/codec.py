@@ -13,6 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
@@ -46,6 +47,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.refine[-1].weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(self.refine[-1].bias)  # pyright: ignore[reportArgumentType]
 
+    @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch -> a distribution of zero width over
         (B, C, H/8, W/8)."""
@@ -55,6 +57,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         )
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
+    @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True, generator=None):
         """Unscaled latents (B, C, h, w) -> pictures (B, 3, 8 h, 8 w), about [-1, 1]."""
         x = self.decoder(z)

@@ -24,7 +24,7 @@ class NetworkConfig:
     # Stride of the pose encoder's first convolution: at full resolution it would cost a twentieth of a step
     pose_stride: int = 2
     pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
     # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: S = 1 at t = 270. Below that
     # level the noised target itself shows what should be read from the reference.
     beta_start: float = 0.0015

@@ -1,45 +1,80 @@
-"""Networks from a folder, every key accounted for: a missing or left-over weight is an error, no warning."""
+"""Networks from a folder or a hub id, every key accounted for: what is missing or left over is an error."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from scd.types import UserError
 
+# Settings of `from_pretrained` that each network gets too; `dtype` is diffusers' new name of `torch_dtype`
+PASSED_ON = (
+    "torch_dtype", "dtype", "variant", "use_safetensors", "cache_dir", "revision", "token",
+    "local_files_only",
+)  # fmt: skip
+
+
+def load_network(
+    network_class: Any, source: str | Path, subfolder: str = "", allowed: Sequence[str] = (), **options
+) -> Any:
+    """`network_class.from_pretrained`, strictly: keys that start with one of `allowed` may be left over, and
+    nothing else.
+
+    `source` is a folder or a hub id. Raises UserError that names the folder and lists the keys.
+    """
+    place = f"{source}/{subfolder}" if subfolder else str(source)
+    if subfolder:  # transformers' and diffusers' spelling of "none" differ
+        options["subfolder"] = subfolder
+    try:
+        network, info = network_class.from_pretrained(source, output_loading_info=True, **options)
+    except Exception as error:
+        raise UserError(f"{place}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    left_over = [key for key in info["unexpected_keys"] if not key.startswith(tuple(allowed))]
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    wrong = {"missing": info["missing_keys"], "left over": left_over, "of another shape": mismatched}
+    if any(wrong.values()):
+        lists = "; ".join(f"{what}: {', '.join(sorted(keys))}" for what, keys in wrong.items() if keys)
+        raise UserError(f"{place}: the weights are not those of a {network_class.__name__}: {lists}")
+    for tensor in (*network.parameters(), *network.buffers()):
+        # off the memory map: kernels differ in the last bit at odd addresses
+        tensor.data = tensor.data.clone()
+    return network
+
+
+def index_of(source: str | Path) -> dict[str, Any]:
+    """A pipeline folder's model_index.json. Raises UserError when it is missing or damaged."""
+    try:
+        return json.loads((Path(source) / "model_index.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: no SCD model folder (model_index.json is missing or damaged)") from error
+
 
 def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     """unet, vae and pose encoder of a folder through their own `from_pretrained`, every key accounted for."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no SCD model folder (model_index.json is missing or damaged)") from error
+    index = index_of(folder)
     if index.get("_class_name") != "SCDPipeline":
         raise UserError(
-            f"{folder}: holds a {index.get('_class_name')}, not an SCDPipeline, and was never trained for SCD"
+            f"{folder}: holds a {index.get('_class_name')}, which was never trained for SCD; "
+            f"train it: scd train sd15-pictures --init {folder} --image-encoder FOLDER"
         )
+    options = {name: kwargs[name] for name in PASSED_ON if name in kwargs}
     networks = {}
     for name in ("unet", "vae", "pose_encoder"):
-        if name in kwargs:
-            continue
-        library, class_name = index[name]
-        options = {k: kwargs[k] for k in ("torch_dtype", "variant", "use_safetensors") if k in kwargs}
-        try:
-            network, info = getattr(import_module(library), class_name).from_pretrained(
-                folder / name, output_loading_info=True, **options
-            )
-        except Exception as error:
-            raise UserError(f"{folder / name}: cannot be loaded: {' '.join(str(error).split())}") from error
-        wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-        if wrong:
-            raise UserError(
-                f"{folder / name}: keys missing, left over or of another shape: {', '.join(map(str, wrong))}"
-            )
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.data = (
-                tensor.data.clone()
-            )  # off the memory map: kernels differ in the last bit at odd addresses
-        networks[name] = network
+        if name not in kwargs:
+            library, class_name = index[name]
+            network_class = getattr(import_module(library), class_name)
+            networks[name] = load_network(network_class, folder, name, **options)
     return networks
+
+
+def find_variant(folder: Path) -> str | None:
+    """The variant to ask for where a component's folder holds no plain safetensors file: `fp16` for
+    `diffusion_pytorch_model.fp16.safetensors`. None when the plain file is there, or no safetensors."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    if any(name.split(".")[1] == "safetensors" for name in names):
+        return None
+    variants = sorted({name.split(".")[1].split("-")[0] for name in names})
+    return "fp16" if "fp16" in variants else variants[0] if variants else None

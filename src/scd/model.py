@@ -71,7 +71,8 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
         pipe = build(config)
     else:
         pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
-        pipe.scheduler = build_scheduler(config.network)  # weights are the init's, the schedule is the run's
+        # The weights are the init's, the schedule is the run's
+        pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)

@@ -6,25 +6,25 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
 
-from scd import process
+from scd import process, stable_diffusion
 from scd.backbones import unet as backbone
+from scd.codec import PatchCodec
+from scd.encoders import Encoders, Picture
+from scd.habits import Habits
 from scd.loading import load_networks
-from scd.reference import Reference, check_stamp, make_stamp
+from scd.pose_encoder import PoseEncoder
+from scd.reference import Reference, adapter_state, check_stamp, fingerprint, make_stamp
 from scd.types import Pose
-
-Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
-
-# CLIP's own preprocessing (Radford et al. 2021): resize to 224, then these means and deviations
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class SCDOutput(BaseOutput):
     images: Any
 
 
-class SCDPipeline(DiffusionPipeline):
+class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     """Spatially Conditioned Diffusion on a stock `UNet2DConditionModel` and `AutoencoderKL` (or their like).
 
     Constants of the method are arguments here, so that they are saved in model_index.json and the networks'
@@ -49,7 +49,13 @@ class SCDPipeline(DiffusionPipeline):
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
-        self, vae, unet, pose_encoder, scheduler, image_encoder=None,
+        self,
+        # `from_pipe` reads these types
+        vae: AutoencoderKL | PatchCodec,
+        unet: UNet2DConditionModel,
+        pose_encoder: PoseEncoder,
+        scheduler: SchedulerMixin,
+        image_encoder: CLIPVisionModelWithProjection | None = None,
         reference_timestep: int = 0,  # METHOD 2: constant, so a cache is exact for every step
         # pixels of a picture when nothing else is asked for: what the network was trained at
         default_size: int | None = None,
@@ -85,6 +91,25 @@ class SCDPipeline(DiffusionPipeline):
             kwargs = {**load_networks(folder, kwargs), **kwargs}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
+    @classmethod
+    def from_stable_diffusion(
+        cls,
+        folder_or_id: str | Path,
+        image_encoder: str | Path | None = None,
+        prediction_type: Literal["v_prediction", "epsilon"] = "v_prediction",
+        variant: str | None = None,
+        **options,
+    ):
+        """A starting point for training from Stable Diffusion 1.5, in float32: its network and VAE, a CLIP
+        vision encoder (the context; None: one zero token), and a pose encoder that passes nothing yet.
+
+        Folders of any age: what lies on people's disks, half-precision variants included. `options` go to
+        diffusers' `from_pretrained` (cache_dir, revision, token ...). Raises UserError that lists missing or
+        left-over keys.
+        """
+        parts = stable_diffusion.components(folder_or_id, image_encoder, prediction_type, variant, **options)
+        return cls(**parts, default_size=parts["unet"].config.sample_size * 8)
+
     # ---- the reference: once ----
 
     @torch.no_grad()
@@ -113,12 +138,12 @@ class SCDPipeline(DiffusionPipeline):
 
     @property
     def stamp(self) -> dict[str, str]:
-        """What identifies the network that extracts and reads references; recomputed only when a parameter
-        changed."""
-        state = [*self.unet.parameters(), *self.pose_encoder.parameters()]
-        seen = tuple((p.data_ptr(), p._version, p.dtype) for p in state), _adapter_state(self.unet)
-        if self._stamp is None or self._stamp[0] != seen:
-            self._stamp = seen, make_stamp(self.unet, self.pose_encoder, self.config.reference_timestep)
+        """What identifies the network that extracts and reads references; recomputed only when a parameter or
+        an adapter changed."""
+        timestep = self.config.reference_timestep
+        seen = fingerprint(self.unet, self.pose_encoder), adapter_state(self.unet), timestep
+        if self._stamp is None or (seen[0] is not None and self._stamp[0] != seen):
+            self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep)
         return self._stamp[1]
 
     # ---- the pictures: many ----
@@ -209,65 +234,6 @@ class SCDPipeline(DiffusionPipeline):
     def interrupt(self) -> bool:
         return self._interrupt
 
-    # ---- encoders, shared with training ----
-
-    def encode_pictures(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] -> scaled latents: the posterior's mode, or a sample when a
-        generator is given."""
-        distribution = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        latents = distribution.mode() if generator is None else distribution.sample(generator)
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return ((latents - shift) * self.vae.config.scaling_factor).to(self.unet.dtype)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """The inverse of `encode_pictures`: pictures (B, 3, H, W) in [0, 1]."""
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        latents = latents / self.vae.config.scaling_factor + shift
-        return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
-
-    def encode_poses(self, poses: Sequence[Pose], size: tuple[int, int]) -> Tensor:
-        """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""
-        from scd.pose.draw import draw_pose
-
-        drawings = torch.from_numpy(np.stack([draw_pose(pose, size) for pose in poses]))
-        drawings = drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
-        return self.pose_encoder(drawings)
-
-    def encode_context(self, pixels: Tensor) -> Tensor:
-        """Context tokens (B, 1, D) of pictures (B, 3, H, W) in [-1, 1]: CLIP's image embedding, or a zero
-        token without an encoder."""
-        if self.image_encoder is None:
-            return pixels.new_zeros(
-                len(pixels), 1, self.unet.config.cross_attention_dim, dtype=self.unet.dtype
-            )
-        side = self.image_encoder.config.image_size
-        small = torch.nn.functional.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_CLIP_MEAN, _CLIP_STD))
-        normalised = ((small.clamp(-1, 1) / 2 + 0.5) - mean) / std
-        return (
-            self.image_encoder(normalised.to(self.image_encoder.dtype))
-            .image_embeds[:, None]
-            .to(self.unet.dtype)
-        )
-
-    def training_context(self, references: Tensor, owner: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Context rows of a joint pass: references (G, R, 3, H, W) uint8 -> (G R, R, D) and (B, R, D).
-
-        A target sees the tokens of all its references, a dropped one zeros. A reference sees its own token,
-        repeated R times because rows of one batch have one length: equal keys and values leave attention as
-        it is.
-        """
-        groups, num = references.shape[:2]
-        if self.image_encoder is None:
-            zero = torch.zeros(1, 1, self.unet.config.cross_attention_dim, device=self.unet.device)
-            return zero.expand(groups * num, -1, -1), zero.expand(len(owner), -1, -1)
-        with torch.no_grad():
-            pixels = references.flatten(0, 1).to(self.image_encoder.device).float() / 127.5 - 1
-            tokens = self.encode_context(pixels)  # (G R, 1, D)
-        of_group = tokens.reshape(groups, num, -1)
-        of_target = torch.stack([of_group[g] if g >= 0 else torch.zeros_like(of_group[0]) for g in owner])
-        return tokens.expand(-1, num, -1), of_target
-
     # ---- parts of a call ----
 
     def _check(
@@ -344,24 +310,6 @@ class SCDPipeline(DiffusionPipeline):
             return array
         return [Image.fromarray(picture) for picture in np.rint(array * 255).astype(np.uint8)]
 
-    def _pixels(self, image: Picture) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] on the execution device. Raises ValueError for another layout or a side
-        that is no multiple."""
-        if isinstance(image, Image.Image):
-            image = np.asarray(image.convert("RGB"))
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
-            image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
-        if image.shape[1] % self.vae_scale_factor or image.shape[2] % self.vae_scale_factor:
-            raise ValueError(
-                f"picture sides must be multiples of {self.vae_scale_factor}, "
-                f"not {image.shape[1]} x {image.shape[2]}"
-            )
-        return image[None].to(self._execution_device, torch.float32) * 2 - 1
-
 
 def split_generator(generator, num: int) -> list[torch.Generator | None]:
     """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None
@@ -383,9 +331,3 @@ def split_generator(generator, num: int) -> list[torch.Generator | None]:
         int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)
     ]
     return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]
-
-
-def _adapter_state(unet) -> str:
-    return str(
-        [(n, m.scaling, m.active_adapters, m.merged) for n, m in unet.named_modules() if hasattr(m, "lora_A")]
-    )

@@ -108,28 +108,61 @@ class Reference:
 def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
     """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
     precision, format."""
-    layers: list[Any] = [layer for layer in unet.modules() if hasattr(layer, "lora_A")]
-    adapters = {name: layer.scaling[name] for layer in layers for name in layer.active_adapters}
     config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
+    adapters = {name: tensor for name, tensor in unet.state_dict().items() if ".lora_" in name}
     return {
         "format": FORMAT,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
         "weights": hash_weights(unet),
-        "adapters": json.dumps(adapters, sort_keys=True),
+        "adapters": f"{adapter_state(unet)} {_digest(adapters)}" if adapters else "",
         "pose_encoder": hash_weights(pose_encoder),
         "reference_timestep": str(reference_timestep),
-        "dtype": str(next(unet.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(getattr(unet, "dtype", next(unet.parameters()).dtype)).removeprefix("torch."),
     }
 
 
+def adapter_state(unet: nn.Module) -> str:
+    """Which LoRA adapters act, and how strongly, in a few hex digits; empty without any."""
+    layers: list[tuple[str, Any]] = [(n, m) for n, m in unet.named_modules() if hasattr(m, "lora_A")]
+    if not layers:
+        return ""
+    state = [
+        (name, layer.active_adapters, layer.scaling, layer.merged_adapters, layer.disable_adapters)
+        for name, layer in layers
+    ]
+    return hashlib.blake2b(repr(state).encode(), digest_size=4).hexdigest()
+
+
 def hash_weights(module: nn.Module) -> str:
-    """Sixteen hex digits over all names and bytes; 0.1 s for the embedded model, some seconds for Stable
-    Diffusion 1.5."""
+    """Sixteen hex digits over all names and bytes, LoRA adapters apart; 0.1 s for the embedded model, some
+    seconds for Stable Diffusion 1.5."""
+    state = module.state_dict().items()
+    return _digest({n.replace(".base_layer", ""): t for n, t in state if ".lora_" not in n})
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def fingerprint(*modules: nn.Module) -> bytes | None:
+    """Eight values of every parameter, as bytes: what tells in milliseconds whether a stamp is still true.
+
+    By content, because no other sign is reliable: moving a network changes every address, and PEFT fuses a
+    LoRA through `.data`, which changes no version. None when weights are away (sequential offload).
+    """
+    parameters = [p.detach() for module in modules for p in module.parameters()]
+    if any(p.is_meta for p in parameters):
+        return None
+    samples = [p.flatten()[:: max(1, p.numel() // 7)][:8].float() for p in parameters]
+    return _bytes(torch.cat(samples))
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def check_stamp(stamp: Mapping[str, str], expected: Mapping[str, str]) -> None:

@@ -48,13 +48,14 @@ def spatial_layers(unet: nn.Module, kind: str = "attn1") -> dict[str, Any]:
 def check_adapted(unet: nn.Module) -> None:
     """Raise, naming the layer, when something replaced a processor: the picture would silently come out
     without its reference."""
-    for name, layer in spatial_layers(unet).items():
-        if not isinstance(layer.processor, CausalSelfAttention):
-            raise ValueError(
-                f"layer {name} has processor {type(layer.processor).__name__}, "
-                "which cannot read a reference; "
-                "call scd.backbones.unet.adapt(pipe.unet), and leave attention processors as they are"
-            )
+    for kind, ours in (("attn1", CausalSelfAttention), ("attn2", ContextAttention)):
+        for name, layer in spatial_layers(unet, kind).items():
+            if not isinstance(layer.processor, ours):
+                raise ValueError(
+                    f"layer {name} has processor {type(layer.processor).__name__}, "
+                    "which cannot read a reference; "
+                    "call scd.backbones.unet.adapt(pipe.unet), and leave attention processors as they are"
+                )
 
 
 def predict(

@@ -50,7 +50,7 @@ def bench(options: Bench) -> None:
 
     if options.num < 1:
         raise UserError(f"--num {options.num}: one round at least")
-    pipe = load_pipeline(options.model)
+    pipe = load_pipeline(options.model, trained=False)
     with progress("timing", options.num + 2) as advance:
         result = bench_pipeline(pipe, options.num, options.model.seed or 0, advance)
     result["model"] = options.model.model or "embedded"

@@ -14,8 +14,9 @@ from scd.reference import hash_weights
 from scd.types import UserError
 
 
-def load_pipeline(options: ModelOptions) -> Any:
-    """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError."""
+def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
+    """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError, also
+    for a starting point that was never trained, unless that is what is wanted."""
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps}: one step at least")
     if options.guidance is not None and not math.isfinite(options.guidance):
@@ -25,6 +26,11 @@ def load_pipeline(options: ModelOptions) -> Any:
     disable_progress_bar()
     with progress("loading the model", None):
         pipe: Any = load(options.model, options.device, options.dtype)
+    if trained and not pipe.pose_encoder.is_trained:
+        raise UserError(
+            f"{options.model}: a starting point that was never trained for SCD (its pose encoder passes "
+            f"nothing yet); train it: scd train sd15-pictures --init {options.model}"
+        )
     pipe.set_progress_bar_config(disable=True)
     given = {
         "default_steps": options.steps,

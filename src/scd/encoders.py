@@ -1,0 +1,105 @@
+"""Between pictures or poses and what the network reads: latents, pose features, context tokens. Shared by
+training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scd.types import Pose
+
+Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
+
+# CLIP's own preprocessing (Radford et al. 2021): resize to 224, then these means and deviations
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Encoders:
+    """The encoders of a pipeline that has `vae`, `unet`, `pose_encoder` and perhaps an `image_encoder`."""
+
+    vae: Any
+    unet: Any
+    pose_encoder: Any
+    image_encoder: Any
+    vae_scale_factor: int
+    _execution_device: Any
+
+    def encode_pictures(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] -> scaled latents: the posterior's mode, or a sample when a
+        generator is given."""
+        distribution = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        return ((latents - shift) * self.vae.config.scaling_factor).to(self.unet.dtype)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode_pictures`: pictures (B, 3, H, W) in [0, 1]."""
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        latents = latents / self.vae.config.scaling_factor + shift
+        return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+
+    def encode_poses(self, poses: Sequence[Pose], size: tuple[int, int]) -> Tensor:
+        """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""
+        from scd.pose.draw import draw_pose
+
+        drawings = torch.from_numpy(np.stack([draw_pose(pose, size) for pose in poses]))
+        drawings = drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
+        return self.pose_encoder(drawings)
+
+    def encode_context(self, pixels: Tensor) -> Tensor:
+        """Context tokens (B, 1, D) of pictures (B, 3, H, W) in [-1, 1]: CLIP's image embedding, or a zero
+        token without an encoder."""
+        if self.image_encoder is None:
+            return pixels.new_zeros(
+                len(pixels), 1, self.unet.config.cross_attention_dim, dtype=self.unet.dtype
+            )
+        side = self.image_encoder.config.image_size
+        small = torch.nn.functional.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
+        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_CLIP_MEAN, _CLIP_STD))
+        normalised = ((small.clamp(-1, 1) / 2 + 0.5) - mean) / std
+        return (
+            self.image_encoder(normalised.to(self.image_encoder.dtype))
+            .image_embeds[:, None]
+            .to(self.unet.dtype)
+        )
+
+    def training_context(self, references: Tensor, owner: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Context rows of a joint pass: references (G, R, 3, H, W) uint8 -> (G R, R, D) and (B, R, D).
+
+        A target sees the tokens of all its references, a dropped one zeros. A reference sees its own token,
+        repeated R times because rows of one batch have one length: equal keys and values leave attention as
+        it is.
+        """
+        groups, num = references.shape[:2]
+        if self.image_encoder is None:
+            zero = torch.zeros(1, 1, self.unet.config.cross_attention_dim, device=self.unet.device)
+            return zero.expand(groups * num, -1, -1), zero.expand(len(owner), -1, -1)
+        with torch.no_grad():
+            pixels = references.flatten(0, 1).to(self.image_encoder.device).float() / 127.5 - 1
+            tokens = self.encode_context(pixels)  # (G R, 1, D)
+        of_group = tokens.reshape(groups, num, -1)
+        of_target = torch.stack([of_group[g] if g >= 0 else torch.zeros_like(of_group[0]) for g in owner])
+        return tokens.expand(-1, num, -1), of_target
+
+    def _pixels(self, image: Picture) -> Tensor:
+        """(1, 3, H, W) in [-1, 1] on the execution device. Raises ValueError for another layout or a side
+        that is no multiple."""
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.convert("RGB"))
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
+            image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
+        if image.shape[1] % self.vae_scale_factor or image.shape[2] % self.vae_scale_factor:
+            raise ValueError(
+                f"picture sides must be multiples of {self.vae_scale_factor}, "
+                f"not {image.shape[1]} x {image.shape[2]}"
+            )
+        return image[None].to(self._execution_device, torch.float32) * 2 - 1

@@ -1,0 +1,96 @@
+"""What people do to every diffusers pipeline, where ours needs an answer of its own: LoRA files, attention
+switches, other schedulers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any, ClassVar
+
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils.hub_utils import validate_hf_hub_args
+
+from scd.schedulers import check_scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class Habits(StableDiffusionLoraLoaderMixin):
+    """For `SCDPipeline`, before `DiffusionPipeline` in its bases."""
+
+    unet: Any
+    _lora_loadable_modules: ClassVar = ["unet"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """`pipe.scheduler = other`: refused (ValueError) when it cannot express the schedule that was
+        trained."""
+        if name == "scheduler" and value is not None and self.__dict__.get("scheduler") is not None:
+            check_scheduler(self.__dict__["scheduler"], value)
+        super().__setattr__(name, value)
+
+    # ---- LoRA ----
+
+    @validate_hf_hub_args
+    def load_lora_weights(
+        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **kwargs
+    ) -> None:
+        """A LoRA of Stable Diffusion 1.5 (diffusers', kohya's or LCM's layout) into the denoising network.
+
+        safetensors only. Keys for text encoders are left out, with one line that says how many: SCD has none.
+        Raises ValueError for a file whose keys do not fit the network. References encoded before are stale.
+        """
+        state, alphas, metadata = self.lora_state_dict(
+            pretrained_model_name_or_path_or_dict,
+            use_safetensors=True, return_lora_metadata=True, unet_config=self.unet.config, **kwargs,
+        )  # fmt: skip
+        state = dict(state)
+        ours = {name: value for name, value in state.items() if name.startswith("unet.")}
+        if not ours and not any(name.startswith("text_encoder") for name in state):
+            ours = {f"unet.{name}": value for name, value in state.items()}  # saved without the prefix
+        if dropped := len(state) - len(ours):
+            logger.warning("LoRA: %d keys for text encoders left out; SCD has no text encoder", dropped)
+        self._check_lora(ours, pretrained_model_name_or_path_or_dict)
+        if alphas is not None:
+            alphas = {name: value for name, value in alphas.items() if name.startswith("unet.")}
+        self.load_lora_into_unet(
+            ours, network_alphas=alphas, unet=self.unet, adapter_name=adapter_name, metadata=metadata,
+            _pipeline=self,
+        )  # fmt: skip
+
+    def _check_lora(self, state: dict[str, Any], source: Any) -> None:
+        name = "this LoRA" if isinstance(source, dict) else str(source)
+        if not state or not all("lora" in key for key in state):
+            raise ValueError(f"{name}: holds no LoRA of a denoising network")
+        known = {layer.replace(".base_layer", "") for layer, _ in self.unet.named_modules()}
+        wanted = {re.split(r"\.(?:lora|processor)[._]", key.removeprefix("unet."))[0] for key in state}
+        if missing := sorted(wanted - known):
+            raise ValueError(
+                f"{name}: made for another network, which has layers that this one lacks: "
+                f"{', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}"
+            )
+        if "conv_in" in wanted:
+            raise ValueError(f"{name}: changes conv_in, which carries the pose here and takes no LoRA")
+
+    def fuse_lora(self, components: Any = ("unet",), **kwargs) -> None:
+        """As diffusers': add the active LoRA layers to the weights."""
+        super().fuse_lora(list(components), **kwargs)
+
+    def unfuse_lora(self, components: Any = ("unet",), **kwargs) -> None:
+        """As diffusers': the opposite of `fuse_lora`."""
+        super().unfuse_lora(list(components), **kwargs)
+
+    # ---- switches that would replace the attention processors ----
+
+    def set_attention_slice(self, slice_size: Any) -> None:
+        """Changes nothing: sliced processors would paint without the reference."""
+        if slice_size is not None:
+            logger.warning(
+                "attention slicing: SDPA already keeps attention's memory small; nothing was changed"
+            )
+
+    def set_use_memory_efficient_attention_xformers(
+        self, valid: bool, attention_op: Any = None
+    ) -> None:
+        """Changes nothing: xformers' processors would paint without the reference."""
+        if valid:
+            logger.warning("xformers: SDPA already does this; nothing was changed")

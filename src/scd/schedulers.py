@@ -1,0 +1,75 @@
+"""Which diffusers schedulers can sample what a network was trained on: its prediction type and its noise
+schedule, to the last alpha-bar.
+
+A scheduler that ignores part of the saved config (`rescale_betas_zero_snr` in PNDM, Heun and others) paints
+grey backgrounds and says nothing, so it is refused by name when it is assigned.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import diffusers
+import torch
+
+from scd.process import objective_name
+
+# Tried when a refusal has to name what fits; each was measured against DDIM on a known distribution
+# (tests/test_schedulers.py). `Scheduler` is left off the names.
+KNOWN = (
+    "DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep",
+    "UniPCMultistep", "DEISMultistep", "LCM", "TCD", "PNDM", "HeunDiscrete", "LMSDiscrete",
+)  # fmt: skip
+
+# Largest difference of alpha-bar that counts as the same schedule. Euler, DPM++ and UniPC put 2^-24 in place
+# of a terminal 0; a forgotten rescaling moves alpha-bar by 0.035, `linear` for `scaled_linear` by 0.1
+TOLERANCE = 1e-4
+
+
+def check_scheduler(trained: Any, scheduler: Any) -> None:
+    """Raise ValueError when `scheduler` cannot sample what `trained`, the one saved with the weights,
+    describes."""
+    problem = _problem(trained, scheduler)
+    if problem is None:
+        return
+    fits = [name for name in KNOWN if _fits(trained, name)]
+    name = type(scheduler).__name__
+    raise ValueError(
+        f"{name} does not fit this model: {problem}. "
+        f"Take one of {', '.join(fits)} and make it with NAMEScheduler.from_config(pipe.scheduler.config)"
+    )
+
+
+def _problem(trained: Any, scheduler: Any) -> str | None:
+    try:
+        wanted, given = objective_name(trained), objective_name(scheduler)
+    except (ValueError, AttributeError) as error:
+        return f"its prediction type is not one of SCD's ({error})"
+    if wanted != given:
+        return f"it is set to {given}, the model predicts {wanted}"
+    if wanted == "flow":
+        return None
+    ours, theirs = trained.alphas_cumprod, getattr(scheduler, "alphas_cumprod", None)
+    if theirs is None:
+        return "it has no alpha-bar schedule of timesteps"
+    if len(ours) != len(theirs) or (ours - theirs.to(ours)).abs().max() > TOLERANCE:
+        return (
+            f"its noise schedule is another (last alpha-bar {float(theirs[-1]):.4f} of {len(theirs)}, "
+            f"trained {float(ours[-1]):.4f} of {len(ours)})"
+        )
+    try:  # some know their prediction types only when they step
+        probe, zeros = copy.deepcopy(scheduler), torch.zeros(1, 1, 2, 2)
+        probe.set_timesteps(10)
+        probe.step(zeros, probe.timesteps[0], probe.scale_model_input(zeros, probe.timesteps[0]))
+    except NotImplementedError as error:
+        return str(error)
+    return None
+
+
+def _fits(trained: Any, name: str) -> bool:
+    try:
+        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(trained.config)
+    except (ImportError, ValueError, NotImplementedError):  # LMS asks for SciPy; PNDM knows no x0
+        return False
+    return _problem(trained, scheduler) is None

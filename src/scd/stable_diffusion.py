@@ -1,0 +1,107 @@
+"""Stable Diffusion 1.5 as a starting point: an SD folder and a CLIP vision folder in, an untrained
+SCD pipeline out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from scd.loading import find_variant, load_network
+from scd.pose_encoder import PoseEncoder
+from scd.types import UserError
+
+POSE_CHANNELS = (16, 32, 96, 256)  # ControlNet's conditioning encoder (Zhang et al. 2023)
+
+# What a full CLIP checkpoint holds beside the vision half, and an index buffer that old ones saved
+CLIP_LEFT_OVER = (
+    "text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids",
+)  # fmt: skip
+
+
+def components(
+    source: str | Path,
+    image_encoder: str | Path | None,
+    prediction_type: Literal["v_prediction", "epsilon"],
+    variant: str | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Everything that `SCDPipeline` takes, from a Stable Diffusion 1.x folder or hub id.
+
+    Only unet/, vae/ and the scheduler's betas are read: text encoder, tokenizer, safety checker and feature
+    extractor have no part in SCD. Raises UserError.
+    """
+    options["use_safetensors"] = True
+    networks: dict[str, Any] = {}
+    for name, network_class in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        folder = Path(source) / name
+        if Path(source).exists() and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder}: there is no config.json; give a Stable Diffusion 1.5 folder in diffusers layout "
+                "(unet/, vae/, scheduler/)"
+            )
+        chosen = variant or find_variant(folder)
+        networks[name] = load_network(network_class, source, name, **_known(options, chosen))
+    unet, vae = networks["unet"], networks["vae"]
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise UserError(
+            f"{source}/unet: takes {unet.config.in_channels} channels where the VAE has "
+            f"{vae.config.latent_channels}: an inpainting or depth network; give the plain one"
+        )
+    networks["image_encoder"] = None if image_encoder is None else _clip(image_encoder, unet, options)
+    # As many halvings as the VAE: the features must lie on the latents' grid
+    channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
+    networks["pose_encoder"] = PoseEncoder(unet.config.block_out_channels[0], channels)
+    networks["scheduler"] = _scheduler(source, prediction_type)
+    return networks
+
+
+def _known(options: dict[str, Any], variant: str | None) -> dict[str, Any]:
+    return options if variant is None else {**options, "variant": variant}
+
+
+def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any]) -> Any:
+    """A CLIP vision encoder with projection from a folder of its own, or the image_encoder/ of a pipeline."""
+    from transformers import CLIPVisionModelWithProjection
+
+    subfolder = "image_encoder" if (Path(source) / "image_encoder").is_dir() else ""
+    folder = Path(source) / subfolder
+    if Path(source).exists() and not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: there is no config.json; give the folder of a CLIP vision encoder")
+    options = _known(options, find_variant(folder))
+    if not list(folder.glob("*.safetensors*")) and list(folder.glob("*.bin")):
+        # OpenAI's and the image-variations encoders are often .bin only; transformers reads those with
+        # torch's weights-only unpickler, which runs no code
+        options = {**options, "use_safetensors": False}
+    encoder = load_network(CLIPVisionModelWithProjection, source, subfolder, CLIP_LEFT_OVER, **options)
+    if encoder.config.projection_dim != unet.config.cross_attention_dim:
+        raise UserError(
+            f"{folder}: embeds pictures in {encoder.config.projection_dim} dimensions where the network's "
+            f"cross-attention takes {unet.config.cross_attention_dim}: Stable Diffusion 1.5 takes ViT-L/14"
+        )
+    return encoder.eval()
+
+
+def _scheduler(source: str | Path, prediction_type: str) -> DDIMScheduler:
+    """The folder's betas; v-prediction comes with zero-terminal SNR and trailing spacing, as one bundle (Lin
+    et al. 2023)."""
+    path = Path(source) / "scheduler" / "scheduler_config.json"
+    try:
+        saved = json.loads(path.read_text()) if Path(source).exists() else dict(
+            DDIMScheduler.load_config(str(source), subfolder="scheduler")
+        )  # fmt: skip
+        betas = {name: saved[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: no readable scheduler config with its betas ({error})") from error
+    return DDIMScheduler(
+        **betas,
+        num_train_timesteps=saved.get("num_train_timesteps", 1000),
+        trained_betas=saved.get("trained_betas"),
+        prediction_type=prediction_type,
+        rescale_betas_zero_snr=prediction_type == "v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
