@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
@@ -21,22 +21,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-# The published configs of Stable Diffusion 1.5 and CLIP ViT-L/14
-UNET: dict[str, Any] = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2, "cross_attention_dim": 768, "attention_head_dim": 8,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}  # fmt: skip
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
-    "sample_size": 512, "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-}  # fmt: skip
-CLIP: dict[str, Any] = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "patch_size": 14, "image_size": 224, "projection_dim": 768,
-}  # fmt: skip
+from scd.stable_diffusion import CLIP, UNET, VAE
+
 # The same with few channels: what the tests use
 TINY_UNET = {**UNET, "block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 32, "layers_per_block": 1,
              "sample_size": 8, "norm_num_groups": 8}  # fmt: skip

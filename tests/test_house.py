@@ -32,7 +32,7 @@ LAYERS = [
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
     ("world", ["world", "pose", "data", "media"]),
     ("pipeline", ["schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "pipeline", "checkpoint", "model"]),
-    ("verbs", ["train", "evaluate", "metrics", "bench", "doctor", "animate"]),
+    ("verbs", ["learning", "train", "evaluate", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),
 ]
 

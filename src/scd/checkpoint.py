@@ -26,14 +26,11 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        names = [name for name, _ in model.named_parameters()]
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
-            temporary / "model.safetensors",
-        )
-        save_file(
-            dict(zip(names, (p.cpu().contiguous() for p in ema), strict=True)), temporary / "ema.safetensors"
-        )
+        weights = _learnable(model)
+        average = dict(zip(weights, ema, strict=True)) if ema else {}
+        for name, tensors in (("model", weights), ("ema", average)):
+            contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors")
         save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps({**meta, "step": step}))
         shutil.rmtree(final, ignore_errors=True)
@@ -70,7 +67,7 @@ def load_checkpoint(
         raise UserError(
             f"{path}: damaged checkpoint ({error}); remove this folder to continue from the one before"
         ) from error
-    state = model.state_dict()
+    state = _learnable(model)
     if state.keys() != weights.keys():
         raise UserError(
             f"{path}: holds another network; not in both: {sorted(state.keys() ^ weights.keys())[:6]}"
@@ -78,13 +75,18 @@ def load_checkpoint(
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(weights[name])
-        for (name, _), tensor in zip(model.named_parameters(), ema, strict=True):
+        for name, tensor in zip(state, ema, strict=False):  # no average, nothing to restore
             tensor.copy_(average[name])
     for name, parameter in model.named_parameters():
         own = {k.split("|")[1]: v.clone() for k, v in moments.items() if k.split("|")[0] == name}
         if own:
             optimizer.state[parameter] = {k: v.to(parameter.device) if v.ndim else v for k, v in own.items()}
     return meta
+
+
+def _learnable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What a checkpoint holds: frozen weights are the run's `model/`, or its init."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

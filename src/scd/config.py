@@ -52,7 +52,13 @@ class TrainConfig:
     name: str = "world-pictures"
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    init: str = "scratch"  # "scratch", "embedded", or a folder: where the weights come from
+    # Where the weights come from: "scratch", "embedded", or the folder or hub id of an SCD model or of Stable
+    # Diffusion 1.5
+    init: str = "scratch"
+    image_encoder: str = ""  # with Stable Diffusion: folder or hub id of CLIP ViT-L/14; "" = no embedding
+    # Of the denoising network; the pose encoder always learns
+    learn: Literal["all", "attention", "lora"] = "all"
+    lora_rank: int = 32
     steps: int = 30_000  # optimizer steps
     lr: float = 8e-4
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW
@@ -63,12 +69,13 @@ class TrainConfig:
     accumulation: int = 1  # batches in an optimizer step
     checkpointing: bool = False  # gradient checkpointing: less memory, a third more time
     precision: Literal["no", "bf16", "fp16"] = "bf16"  # autocast; weights and optimizer stay float32
-    ema_decay: float = 0.9995
+    ema_decay: float = 0.9995  # running average of what learns; 0 = none, a fifth less memory
     drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
     noise_offset: float = 0.0
     seed: int = 0
     log_every: int = 20
     sample_every: int = 500
+    sample_pictures: int = 32  # held-out pictures that are painted and measured then; 0 = none
     save_every: int = 250
     overfit: int = 0  # N > 0: only N people exist; the loss must fall to nearly nothing
 
@@ -81,6 +88,16 @@ PRESETS: dict[str, TrainConfig] = {
     # The embedded model; 15.5 M + 0.2 M parameters, about 30 targets a second on 2 cores with bf16 matrix
     # units
     "world-pictures": TrainConfig(),
+    # Stage 1 of Animate Anyone and its reproductions (FIELD's recipe): 64 targets a step, v-prediction with
+    # zero-terminal SNR on Stable Diffusion's betas. 860 M parameters: 24 GB of memory with --learn attention
+    "sd15-pictures": TrainConfig(
+        name="sd15-pictures",
+        init="",
+        data=DataConfig(size=512, groups=2, targets=4),
+        network=NetworkConfig(prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012),
+        lr=1e-5, betas=(0.9, 0.999), warmup=500, accumulation=8, checkpointing=True, noise_offset=0.05,
+        ema_decay=0.9999, sample_every=1000, sample_pictures=4, save_every=1000,
+    ),
     # Every part of the above in seconds; for tests and for looking at a change
     "world-tiny": TrainConfig(
         name="world-tiny",
@@ -118,6 +135,7 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
 def same_run(a: TrainConfig, b: TrainConfig) -> bool:
     """Whether one run folder can hold both: only how long it goes on, and how often it writes, may differ."""
     free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
+    free["sample_pictures"] = 0
     return replace(a, **free) == replace(b, **free)
 
 

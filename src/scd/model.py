@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 
 from scd.checkpoint import checkpoints, export
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.loading import index_of
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -60,7 +61,8 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
     folder, settings = run / "model", run / "config.json"
     if settings.exists():
         if same_run(load_config(settings), config):
-            if folder.exists():
+            # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
+            if folder.exists() and config.learn != "lora":
                 return load(folder, "cpu", "float32")
         elif checkpoints(run):
             raise UserError(
@@ -70,14 +72,36 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
     if config.init == "scratch":
         pipe = build(config)
     else:
-        pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
         # The weights are the init's, the schedule is the run's
-        pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
+        pipe = SCDPipeline.from_pipe(load_init(config), scheduler=build_scheduler(config.network))
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)
     settings.write_text(to_json(config))
     return pipe
+
+
+def load_init(config: TrainConfig) -> SCDPipeline:
+    """The SCD model or Stable Diffusion that `config.init` names, in float32. Raises UserError."""
+    if not config.init:
+        raise UserError(
+            "--init: give the folder or hub id of Stable Diffusion 1.5 (or of an SCD model to go on from), "
+            "and with the former --image-encoder, CLIP ViT-L/14's"
+        )
+    if config.init == "embedded" or not is_stable_diffusion(config.init):
+        return load(None if config.init == "embedded" else config.init, "cpu", "float32")
+    return SCDPipeline.from_stable_diffusion(config.init, config.image_encoder or None, seed=config.seed)
+
+
+def is_stable_diffusion(source: str) -> bool:
+    """Whether a folder or hub id holds Stable Diffusion rather than an SCD model."""
+    if Path(source).exists():
+        return index_of(source).get("_class_name") != "SCDPipeline"
+    try:
+        index: Any = DiffusionPipeline.load_config(source)
+        return index.get("_class_name") != "SCDPipeline"
+    except OSError as error:
+        raise UserError(f"--init {source}: no such folder, and no hub id within reach") from error
 
 
 def resolve_device(name: str) -> torch.device:

@@ -98,16 +98,19 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         image_encoder: str | Path | None = None,
         prediction_type: Literal["v_prediction", "epsilon"] = "v_prediction",
         variant: str | None = None,
+        seed: int = 0,
         **options,
     ):
         """A starting point for training from Stable Diffusion 1.5, in float32: its network and VAE, a CLIP
-        vision encoder (the context; None: one zero token), and a pose encoder that passes nothing yet.
+        vision encoder (the context; None: one zero token), and a seeded pose encoder that passes nothing yet.
 
         Folders of any age: what lies on people's disks, half-precision variants included. `options` go to
         diffusers' `from_pretrained` (cache_dir, revision, token ...). Raises UserError that lists missing or
         left-over keys.
         """
-        parts = stable_diffusion.components(folder_or_id, image_encoder, prediction_type, variant, **options)
+        parts = stable_diffusion.components(
+            folder_or_id, image_encoder, prediction_type, variant, seed, **options
+        )
         return cls(**parts, default_size=parts["unet"].config.sample_size * 8)
 
     # ---- the reference: once ----

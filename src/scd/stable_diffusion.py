@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from scd.loading import find_variant, load_network
@@ -14,6 +15,23 @@ from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
 POSE_CHANNELS = (16, 32, 96, 256)  # ControlNet's conditioning encoder (Zhang et al. 2023)
+
+# The published configs of Stable Diffusion 1.5 and of CLIP ViT-L/14's vision half
+UNET: dict[str, Any] = {
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}  # fmt: skip
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+    "sample_size": 512, "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+CLIP: dict[str, Any] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "patch_size": 14, "image_size": 224, "projection_dim": 768,
+}  # fmt: skip
 
 # What a full CLIP checkpoint holds beside the vision half, and an index buffer that old ones saved
 CLIP_LEFT_OVER = (
@@ -26,6 +44,7 @@ def components(
     image_encoder: str | Path | None,
     prediction_type: Literal["v_prediction", "epsilon"],
     variant: str | None,
+    seed: int,
     **options: Any,
 ) -> dict[str, Any]:
     """Everything that `SCDPipeline` takes, from a Stable Diffusion 1.x folder or hub id.
@@ -53,9 +72,20 @@ def components(
     networks["image_encoder"] = None if image_encoder is None else _clip(image_encoder, unet, options)
     # As many halvings as the VAE: the features must lie on the latents' grid
     channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
-    networks["pose_encoder"] = PoseEncoder(unet.config.block_out_channels[0], channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks["pose_encoder"] = PoseEncoder(unet.config.block_out_channels[0], channels)
     networks["scheduler"] = _scheduler(source, prediction_type)
     return networks
+
+
+def untrained() -> tuple[UNet2DConditionModel, AutoencoderKL, PoseEncoder, Any]:
+    """The four networks at their published sizes with random weights: for counting, and for folders to test
+    with."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP))
+    return UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), PoseEncoder(320, POSE_CHANNELS), clip
 
 
 def _known(options: dict[str, Any], variant: str | None) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from scd import checkpoint, process
+from scd import checkpoint, learning, process
 from scd.backbones.unet import joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
 from scd.data.world import FIRST_TRAINING_SEED, WorldPictures
 from scd.pipeline import SCDPipeline
+from scd.reference import hash_weights
 from scd.types import Batch, UserError
 
 
@@ -136,18 +137,24 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     )
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
-    pipe.vae.requires_grad_(False)
+    learning.choose(pipe, config)
     if config.checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     # fused: one kernel a tensor; the plain loop costs a tenth of a step here
+    learnable = [p for p in trainee.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        trainee.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        learnable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
-    ema = EMAModel(trainee.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+    averaged = learnable if config.ema_decay else []
+    ema = EMAModel(averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     saved = checkpoint.checkpoints(run)
     step, seen = 0, 0.0
+    # A LoRA means something only on the weights it was trained on
+    frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
     if saved:
         meta = checkpoint.load_checkpoint(saved[-1], trainee, optimizer, ema.shadow_params)
+        if meta.get("frozen", "") != frozen:
+            raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
     batches = config.steps * config.accumulation
     dataset = WorldPictures(
@@ -175,7 +182,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     accelerator.init_trackers("tensorboard")
 
     def save() -> None:
-        meta = {"seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step}
+        meta = {
+            "seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step, "frozen": frozen,
+        }  # fmt: skip
         checkpoint.save_checkpoint(run, step, trainee, _plain(optimizer), ema.shadow_params, meta)
 
     began, since, losses = time.monotonic(), (time.monotonic(), step), []
@@ -194,12 +203,12 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
                 "the last checkpoint is whole: lower --lr and run again"
             )
         if accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(trainee.parameters(), config.clip)
+            accelerator.clip_grad_norm_(learnable, config.clip)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ema.step(trainee.parameters())
+        ema.step(averaged)
         step += 1
         losses.append(total)
         if progress is not None:
@@ -220,25 +229,29 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         if step % config.save_every == 0 or step == config.steps:
             save()
         if step % config.sample_every == 0 or step == config.steps:
-            from scd.evaluate import sample_grid  # a verb beside this one
-
-            ema.store(trainee.parameters())
-            ema.copy_to(trainee.parameters())
+            ema.store(averaged)
+            ema.copy_to(averaged)
             trainee.eval()
-            row = {
-                "step": step,
-                **sample_grid(pipe, run / "samples" / f"step-{step:08d}.png", size=config.data.size),
-            }
-            checkpoint.export(pipe, run / "model")
+            row = {"step": step, **_sample(pipe, run, step, config)}
+            learning.export(pipe, run)
             trainee.train()
-            ema.restore(trainee.parameters())
+            ema.restore(averaged)
             _log(run, row)
             accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
     accelerator.end_training()
-    ema.copy_to(trainee.parameters())
+    ema.copy_to(averaged)
     trainee.eval()
-    checkpoint.export(pipe, run / "model")
+    learning.export(pipe, run)
     return pipe
+
+
+def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:
+    from scd.evaluate import sample_grid  # a verb beside this one
+
+    if not config.sample_pictures:
+        return {}
+    path = run / "samples" / f"step-{step:08d}.png"
+    return sample_grid(pipe, path, size=config.data.size, num=config.sample_pictures)
 
 
 def _yield_the_cores(worker: int) -> None:

@@ -9,27 +9,34 @@ from typing import Any
 import torch
 from torch import nn
 
+from scd import stable_diffusion
+from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec
 from scd.config import TrainConfig, to_json
-from scd.model import build_pose_encoder, build_unet, load
+from scd.learning import choose
+from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load
 from scd.train import Trainee
 
-# A learnable parameter in bytes: float32 weight, gradient, two moments of Adam, and the running average
-BYTES_PER_LEARNABLE = 4 * 5
-BYTES_PER_FROZEN = 4
+# A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top
+BYTES_PER_LEARNABLE = 4 * 3
+BYTES_PER_WEIGHT = 4
 
 
 def dry_run(config: TrainConfig) -> None:
     """Print the final settings, the parameters and the memory estimate."""
     print(to_json(config))
     unet, pose_encoder, vae, others = _networks(config)
-    learnable = _count(unet) + _count(pose_encoder)
-    frozen = _count(vae) + sum(map(_count, others))
-    state = learnable * BYTES_PER_LEARNABLE + frozen * BYTES_PER_FROZEN
+    choose(SimpleNamespace(unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None), config)
+    networks = [unet, pose_encoder, vae, *others]
+    total = sum(map(_count, networks))
+    learnable = sum(p.numel() for network in networks[:2] for p in network.parameters() if p.requires_grad)
+    state = total * BYTES_PER_WEIGHT + learnable * (BYTES_PER_LEARNABLE + (4 if config.ema_decay else 0))
+    if config.precision != "no":  # autocast's half-precision copies of the weights that a pass uses
+        state += 2 * (_count(unet) + _count(pose_encoder))
     kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1))
     table("a dry run: nothing was written", {
-        "parameters": f"{learnable + frozen:,}",
+        "parameters": f"{total:,}",
         "learnable parameters": f"{learnable:,}",
         "targets in a step": f"{config.targets_per_step:,}",
         "weights, gradients, optimizer, average": _size(state),
@@ -86,7 +93,11 @@ def saved_bytes(network: nn.Module):
         yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _networks(config: TrainConfig) -> tuple[Any, nn.Module, Any, list[nn.Module]]:
+def _networks(config: TrainConfig) -> tuple[Any, Any, Any, list[nn.Module]]:
+    if not config.init or (config.init not in ("scratch", "embedded") and is_stable_diffusion(config.init)):
+        with torch.device("meta"):  # by its published sizes: nothing is read
+            unet, vae, pose_encoder, clip = stable_diffusion.untrained()
+        return adapt(unet), pose_encoder, vae, [clip] if config.image_encoder or not config.init else []
     if config.init == "scratch":
         with torch.device("meta"):
             unet, pose_encoder = (
@@ -94,8 +105,6 @@ def _networks(config: TrainConfig) -> tuple[Any, nn.Module, Any, list[nn.Module]
                 build_pose_encoder(config.network),
             )
             vae = PatchCodec(config.network.latent_channels)
-        from scd.backbones.unet import adapt
-
         return adapt(unet), pose_encoder, vae, []
     pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
     return pipe.unet, pipe.pose_encoder, pipe.vae, [m for m in [pipe.image_encoder] if m is not None]

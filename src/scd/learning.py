@@ -1,0 +1,66 @@
+"""Which parameters of a pipeline learn (all, the attention layers, or a LoRA of them), and how the result is
+written."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from scd import checkpoint
+from scd.config import TrainConfig
+from scd.pipeline import SCDPipeline
+
+LORA_FILE = "lora.safetensors"  # in the run's folder
+_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
+    """Set `requires_grad` in place, and inject the adapter that `learn="lora"` asks for.
+
+    The pose encoder always learns: nothing public holds one. Attention means every projection of self- and
+    cross-attention, since both get what they never saw: a reference's keys, and a picture's embedding where a
+    text was.
+    """
+    for frozen in (pipe.vae, pipe.image_encoder):
+        if frozen is not None:
+            frozen.requires_grad_(False)
+    pipe.pose_encoder.requires_grad_(True)
+    pipe.unet.requires_grad_(config.learn == "all")
+    if config.learn == "attention":
+        for name, layer in pipe.unet.named_modules():
+            if name.endswith((".attn1", ".attn2")):
+                layer.requires_grad_(True)
+    elif config.learn == "lora" and not _adapted(pipe.unet):
+        rank = config.lora_rank
+        lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_PROJECTIONS)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            pipe.unet.add_adapter(lora)  # up starts at zero: the network is unchanged at first
+
+
+def export(pipe: SCDPipeline, run: Path) -> None:
+    """Write RUN/model, whole, ready for `--model`. With a LoRA: its layers are added to a copy of the weights
+    there, and stand alone in RUN/lora.safetensors too."""
+    if not _adapted(pipe.unet):
+        checkpoint.export(pipe, run / "model")
+        return
+    merged = copy.deepcopy(pipe.unet)
+    merged.fuse_lora()
+    merged.unload_lora()
+    checkpoint.export(SCDPipeline.from_pipe(pipe, unet=merged), run / "model")
+    temporary = run / "lora.tmp"
+    layers: Any = get_peft_model_state_dict(pipe.unet)
+    SCDPipeline.save_lora_weights(temporary, unet_lora_layers=layers, weight_name=LORA_FILE)
+    os.replace(temporary / LORA_FILE, run / LORA_FILE)
+    shutil.rmtree(temporary)
+
+
+def _adapted(unet: Any) -> bool:
+    return getattr(unet, "peft_config", None) is not None

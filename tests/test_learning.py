@@ -1,0 +1,133 @@
+"""Training from a Stable Diffusion folder: everything, the attention layers, or a LoRA; the rest stays to the
+bit; resume is exact; what is exported paints what was trained."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make_picture, make_pose
+from safetensors.torch import load_file
+from sd15_folder import age, make
+
+from scd import SCDPipeline, model, train
+from scd.checkpoint import checkpoints
+from scd.config import PRESETS
+from scd.types import UserError
+
+SMALL = replace(
+    PRESETS["sd15-pictures"], steps=4, lr=1e-3, warmup=1, accumulation=1, save_every=2, sample_every=100,
+    sample_pictures=0, log_every=1, precision="no", lora_rank=4,
+    data=replace(PRESETS["sd15-pictures"].data, size=64, groups=1, targets=2, workers=0),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("sd")
+    make(base / "sd", base / "clip", tiny=True)
+    age(base / "sd", base / "clip")
+    return {"init": str(base / "sd"), "image_encoder": str(base / "clip")}
+
+
+def run(config, folder):
+    return train.train(config, folder, model.start(config, folder))
+
+
+def weights(pipe):
+    parts = {"unet": pipe.unet, "pose_encoder": pipe.pose_encoder}
+    return {f"{n}.{k}": v.clone() for n, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def paint(pipe):
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    generator = torch.Generator().manual_seed(0)
+    return pipe(
+        reference, make_pose(1), num_inference_steps=2, generator=generator, output_type="latent"
+    ).images
+
+
+@pytest.mark.parametrize("learn", ["all", "attention", "lora"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_learns_resumes_exactly_and_exports_what_it_learnt(learn, ema, folders, tmp_path):
+    config = replace(SMALL, learn=learn, ema_decay=ema, **folders)
+    start = weights(model.load_init(config))
+    whole = run(config, tmp_path / "whole")
+    run(replace(config, steps=2), tmp_path / "parts")
+    parts = run(config, tmp_path / "parts")
+    a, b = weights(whole), weights(parts)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+    exported = SCDPipeline.from_pretrained(tmp_path / "parts" / "model")
+    c = weights(exported)
+    assert c.keys() == start.keys(), "the folder is stock, whatever learnt"
+    changed = {k for k in c if not torch.equal(c[k], start[k])}
+    assert any(k.startswith("pose_encoder") for k in changed)
+    inside = {k for k in changed if k.startswith("unet.")}
+    if learn == "all":
+        assert "unet.conv_in.weight" in inside
+    else:
+        assert inside
+        assert all(".attn1." in k or ".attn2." in k for k in inside)
+    assert exported.pose_encoder.is_trained
+    difference = (paint(exported) - paint(whole)).abs().max()
+    assert difference < 1e-4 * paint(whole).std()
+
+
+def test_a_lora_stands_alone_too(folders, tmp_path):
+    """RUN/lora.safetensors on the starting point, with the learnt pose encoder, is RUN/model."""
+    config = replace(SMALL, learn="lora", **folders)
+    run(config, tmp_path)
+    held = load_file(tmp_path / "lora.safetensors")
+    assert all(k.startswith("unet.") and "lora" in k for k in held)
+    exported = SCDPipeline.from_pretrained(tmp_path / "model")
+    other = SCDPipeline.from_pipe(model.load_init(config), pose_encoder=exported.pose_encoder)
+    other.load_lora_weights(tmp_path / "lora.safetensors")
+    a, b = paint(exported), paint(other)
+    assert (a - b).abs().max() < 1e-4 * a.std()
+    size = sum(f.stat().st_size for f in checkpoints(tmp_path)[-1].glob("*.safetensors"))
+    assert size < 4 * sum(p.numel() * 4 for p in other.pose_encoder.parameters()) + 16 * sum(
+        v.numel() * 4 for v in held.values()
+    ), "a checkpoint holds what learns and nothing frozen"
+
+
+def test_a_lora_goes_on_from_its_own_weights_only(folders, tmp_path):
+    config = replace(SMALL, learn="lora", steps=2, **folders)
+    run(config, tmp_path / "run")
+    other = tmp_path / "other"
+    make(other / "sd", other / "clip", tiny=True, seed=1)
+    moved = replace(config, steps=4, init=str(other / "sd"))
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**settings, "init": moved.init}))
+    with pytest.raises(UserError, match="its LoRA belongs to other weights than --init"):
+        run(moved, tmp_path / "run")
+
+
+def test_a_preset_without_its_folder_says_what_to_give(tmp_path):
+    with pytest.raises(UserError, match=r"--init: give the folder or hub id of Stable Diffusion 1\.5"):
+        model.start(SMALL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "learnable"),
+    [
+        ([], 860_000_000),
+        (["--learn", "attention"], 94_000_000),
+        (["--learn", "lora"], 7_000_000),
+    ],
+)
+def test_dry_run_counts_the_true_sizes(arguments, learnable, capsys):
+    from scd.cli import main
+
+    assert main(["train", "sd15-pictures", "--dry-run", *arguments]) == 0
+    text = capsys.readouterr().out
+
+    def number(name):
+        return int(re.search(rf"\W {name}\s+\W\s+([\d,]+)", text)[1].replace(",", ""))
+
+    assert 0.9 < number("learnable parameters") / learnable < 1.15
+    # 859,520,964 of the published network, 83,653,863 of its VAE, 303,966,208 + 0.8 M of CLIP's vision half
+    assert 1_248_000_000 < number("parameters") < 1_260_000_000
+    assert "memory, about" in text
