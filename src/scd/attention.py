@@ -104,7 +104,7 @@ Stage = Extract | Cached | Joint | None  # what travels as `reference`
 class CausalSelfAttention(AttnProcessor2_0):
     """Self-attention under the causal interaction: a stock processor with one more argument."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str = ""):
         super().__init__()
         self.name = name  # the layer's name in the network: the key of its entries in a cache
 

@@ -94,3 +94,10 @@ class Habits(StableDiffusionLoraLoaderMixin):
         """Changes nothing: xformers' processors would paint without the reference."""
         if valid:
             logger.warning("xformers: SDPA already does this; nothing was changed")
+
+    def load_ip_adapter(self, *_, **__) -> None:
+        """Raises ValueError: an IP-Adapter replaces the attention processors."""
+        raise ValueError(
+            "IP-Adapter: it would replace the processors that read the reference; "
+            "to show the network a picture, pipe.encode_reference does this"
+        )

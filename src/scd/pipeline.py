@@ -27,6 +27,9 @@ from scd.reference import Reference, adapter_state, check_stamp, fingerprint, ma
 from scd.types import Pose
 
 
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
 @dataclass
 class SCDOutput(BaseOutput):
     """The pictures of one call."""
@@ -183,7 +186,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             height or self.config.default_size or poses[0].size[0],
             width or self.config.default_size or poses[0].size[1],
         )
-        reference = self._check(reference, num, size, callback_on_step_end_tensor_inputs)
+        reference = self._check(reference, num, size, callback_on_step_end_tensor_inputs, output_type)
         self._guidance_scale = float(
             self.config.default_guidance if guidance_scale is None else guidance_scale
         )
@@ -240,9 +243,11 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     # ---- parts of a call ----
 
     def _check(
-        self, reference, num: int, size: tuple[int, int], tensor_inputs: Sequence[str]
+        self, reference, num: int, size: tuple[int, int], tensor_inputs: Sequence[str], output_type: str
     ) -> Reference | None:
         factor = self.vae_scale_factor
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
         if num == 0:
             raise ValueError("no poses: give a Pose or a list of them")
         if size[0] % factor or size[1] % factor:

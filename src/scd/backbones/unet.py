@@ -50,7 +50,8 @@ def check_adapted(unet: nn.Module) -> None:
     without its reference."""
     for kind, ours in (("attn1", CausalSelfAttention), ("attn2", ContextAttention)):
         for name, layer in spatial_layers(unet, kind).items():
-            if not isinstance(layer.processor, ours):
+            processor = layer.processor
+            if not isinstance(processor, ours) or getattr(processor, "name", name) != name:
                 raise ValueError(
                     f"layer {name} has processor {type(layer.processor).__name__}, "
                     "which cannot read a reference; "

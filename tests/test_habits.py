@@ -1,0 +1,330 @@
+"""diffusers' own habits hold, and no switch paints without the reference: each leaves the picture as it was, or
+is an error that names the layer."""
+
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_clip, make_picture, make_pipeline, make_pose
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from scd import SCDPipeline
+from scd.codec import PatchCodec
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def paint(pipe, **kwargs):
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    settings = {"generator": seeded(), "output_type": "pt", **kwargs}
+    return pipe(reference, make_pose(1), **settings).images
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.std()).item()
+
+
+# ---- switches ----
+
+
+@pytest.mark.parametrize(
+    ("switch", "word"),
+    [
+        (lambda pipe: pipe.enable_attention_slicing(), "attention slicing: SDPA already"),
+        (lambda pipe: pipe.enable_attention_slicing("max"), "attention slicing: SDPA already"),
+        (lambda pipe: pipe.enable_xformers_memory_efficient_attention(), "xformers: SDPA already does this"),
+    ],
+)
+def test_switches_that_change_nothing_and_say_so(pipe, caplog, switch, word):
+    before = paint(pipe)
+    with caplog.at_level(logging.WARNING):
+        switch(pipe)
+    assert word in caplog.text
+    assert torch.equal(paint(pipe), before)
+    caplog.clear()
+    pipe.disable_attention_slicing()
+    pipe.disable_xformers_memory_efficient_attention()
+    assert not caplog.text
+    assert torch.equal(paint(pipe), before)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        lambda pipe: pipe.unet.set_attn_processor(AttnProcessor2_0()),
+        lambda pipe: pipe.unet.fuse_qkv_projections(),
+        lambda pipe: pipe.unet.set_attention_slice("max"),
+        lambda pipe: pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)]),
+    ],
+    ids=["stock processors", "fused QKV", "sliced network", "IP-Adapter"],
+)
+def test_switches_that_would_lose_the_reference_are_errors_that_name_the_layer(pipe, switch):
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    switch(pipe)
+    with pytest.raises(ValueError, match=r"^layer down_blocks\.0\.attentions\.0\.\S+attn[12] has processor"):
+        pipe(reference, make_pose(1))
+    with pytest.raises(ValueError, match="cannot read a reference"):
+        pipe.encode_reference(make_picture(0))
+
+
+def ip_adapter(unet):
+    """The smallest file that diffusers takes for an IP-Adapter of this network."""
+    width = unet.config.cross_attention_dim
+    state, key = {}, 1
+    for name, layer in unet.named_modules():
+        if name.endswith("attn2"):
+            for part in ("k", "v"):
+                state[f"{key}.to_{part}_ip.weight"] = torch.zeros(layer.to_k.out_features, width)
+            key += 2
+    projection = {
+        "proj.weight": torch.zeros(4 * width, 8), "proj.bias": torch.zeros(4 * width),
+        "norm.weight": torch.ones(width), "norm.bias": torch.zeros(width),
+    }  # fmt: skip
+    return {"image_proj": projection, "ip_adapter": state}
+
+
+# ---- the VAE ----
+
+
+def test_vae_slicing_is_exact_and_tiling_paints_the_same_person(pipe):
+    poses = [make_pose(1), make_pose(2)]
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    before = pipe(reference, poses, generator=seeded(), output_type="pt").images
+    pipe.vae.enable_slicing()
+    assert relative(pipe(reference, poses, generator=seeded(), output_type="pt").images, before) < 1e-4
+    pipe.vae.enable_tiling()  # 64 px here are one tile
+    assert relative(pipe(reference, poses, generator=seeded(), output_type="pt").images, before) < 1e-4
+
+
+# ---- sharing, saving, moving ----
+
+
+def test_ip_adapters_are_refused(pipe):
+    with pytest.raises(ValueError, match="IP-Adapter: .* pipe.encode_reference does this"):
+        pipe.load_ip_adapter("h94/IP-Adapter", subfolder="models", weight_name="ip-adapter_sd15.safetensors")
+
+
+def test_components_and_from_pipe_share_weights_and_settings():
+    pipe = make_pipeline(make_clip())
+    before = paint(pipe)
+    assert set(pipe.components) == {"vae", "unet", "pose_encoder", "scheduler", "image_encoder"}
+    rebuilt = SCDPipeline(**pipe.components, default_size=64, default_steps=3, default_guidance=2.0)
+    assert rebuilt.unet is pipe.unet
+    assert torch.equal(paint(rebuilt), before)
+    other = SCDPipeline.from_pipe(pipe)
+    assert other.unet is pipe.unet
+    assert other.image_encoder is pipe.image_encoder
+    assert other.config.default_steps == 3
+    assert other.config.reference_timestep == 0
+    assert torch.equal(paint(other), before)
+
+
+def test_variants_and_dtypes_round_trip(tmp_path):
+    pipe = make_pipeline(make_clip())
+    pipe.to(torch.float16)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    for word in ("torch_dtype", "dtype"):
+        half = SCDPipeline.from_pretrained(tmp_path, variant="fp16", **{word: torch.float16})
+        assert {m.dtype for m in half.components.values() if hasattr(m, "dtype")} == {torch.float16}
+    single = SCDPipeline.from_pretrained(tmp_path, variant="fp16")
+    single.to(torch.float32)
+    assert relative(paint(single), paint(pipe.to(torch.float32))) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_paints_the_same_picture(dtype):
+    before = paint(make_pipeline(make_clip()))
+    half = make_pipeline(make_clip()).to(dtype)
+    out = paint(half)
+    assert out.isfinite().all()
+    assert (out - before).abs().mean() < 0.05 * before.std()
+
+
+def test_optional_components_may_be_absent_or_given(tmp_path):
+    pipe = make_pipeline()
+    pipe.save_pretrained(tmp_path)
+    again = SCDPipeline.from_pretrained(tmp_path)
+    assert again.image_encoder is None
+    with_clip = SCDPipeline.from_pretrained(tmp_path, image_encoder=make_clip())
+    assert with_clip.encode_context(torch.rand(1, 3, 64, 64) * 2 - 1).abs().max() > 0
+
+
+def test_layerwise_casting_keeps_weights_small_and_the_picture():
+    before = paint(make_pipeline())
+    pipe = make_pipeline()
+    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    stored = {p.dtype for n, p in pipe.unet.named_parameters() if "attn1.to_q" in n}
+    assert stored == {torch.float8_e4m3fn}
+    out = paint(pipe)
+    assert out.isfinite().all()
+    assert (out - before).abs().mean() < 0.2 * before.std()  # 3 bits of mantissa
+    assert pipe.stamp["weights"] != make_pipeline().stamp["weights"]
+
+
+def test_group_offload_paints_the_same_picture():
+    """Group offloading between the CPU and the CPU: the hooks run, nothing is lost."""
+    from diffusers.hooks import apply_group_offloading
+
+    before = paint(make_pipeline())
+    pipe = make_pipeline()
+    for module in (pipe.unet, pipe.pose_encoder, pipe.vae):
+        apply_group_offloading(
+            module, onload_device=torch.device("cpu"), offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+        )  # fmt: skip
+    assert torch.equal(paint(pipe), before)
+
+
+# ---- a call ----
+
+
+def test_callback_tensors_interrupt_and_progress(pipe, capsys):
+    seen = []
+
+    def stop(pipe, index, t, tensors):
+        seen.append((index, int(t), sorted(tensors)))
+        pipe._interrupt = index == 0
+        return {}
+
+    paint(pipe, callback_on_step_end=stop, num_inference_steps=5)
+    assert seen == [(0, 999, ["latents"])]
+    assert pipe.num_timesteps == 5
+    pipe.set_progress_bar_config(disable=True)
+    capsys.readouterr()
+    paint(pipe)
+    assert capsys.readouterr().err == ""
+    pipe.set_progress_bar_config(disable=False, desc="painting")
+    paint(pipe)
+    assert "painting" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="not offered"):
+        paint(pipe, callback_on_step_end=stop, callback_on_step_end_tensor_inputs=["noise"])
+
+
+def test_output_types_are_one_picture(pipe):
+    latent = paint(pipe, output_type="latent")
+    assert tuple(latent.shape) == (1, 4, 8, 8)
+    pt = paint(pipe)
+    assert torch.equal(pipe.decode_latents(latent), pt)
+    array = paint(pipe, output_type="np")
+    assert np.array_equal(array, pt.permute(0, 2, 3, 1).numpy())
+    (image,) = paint(pipe, output_type="pil")
+    assert np.array_equal(np.asarray(image), np.rint(array[0] * 255).astype(np.uint8))
+    with pytest.raises(ValueError, match="output_type 'jpeg' is not one of"):
+        paint(pipe, output_type="jpeg")
+
+
+def test_latents_and_seeds_decide_the_noise(pipe):
+    noise = torch.randn(1, 4, 8, 8, generator=seeded())
+    assert torch.equal(paint(pipe, latents=noise, generator=None), paint(pipe))
+    assert not torch.equal(paint(pipe, generator=seeded(1)), paint(pipe))
+    assert torch.equal(paint(pipe, generator=[seeded()]), paint(pipe))
+
+
+# ---- offload ----
+
+
+class Touches(torch.overrides.TorchFunctionMode):
+    """Notes every operation on a component's parameter while that component's forward, or a method that calls
+    accelerate's offload hook (`encode`, `decode`), is not running: on an offloaded model it would be on the
+    wrong device."""
+
+    METADATA = {"__get__", "is_floating_point", "numel", "size", "dim", "shape", "dtype", "device", "__hash__"}
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+        self.owner = {id(p): n for n, m in self.parts.items() for p in m.parameters()}
+        self.running, self.order, self.wrong = [], [], set()
+        for name, module in self.parts.items():
+            module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
+            module.register_forward_hook(lambda *_: self.leave())
+            if hasattr(module, "encode"):
+                module._hf_hook = SimpleNamespace(pre_forward=lambda *_, name=name: self.enter(name))
+                for method in ("encode", "decode"):
+                    setattr(module, method, self.ended(getattr(module, method)))
+
+    def enter(self, name):
+        self.running.append(name)
+        if not self.order or self.order[-1] != name:
+            self.order.append(name)
+
+    def leave(self):
+        self.running.pop()  # and return nothing: a hook's return value would replace the output
+
+    def ended(self, method):
+        def call(*args, **kwargs):
+            depth = len(self.running)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                del self.running[depth:]
+
+        return call
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") not in self.METADATA:
+            flat = torch.utils._pytree.tree_leaves((args, kwargs or {}))
+            for tensor in flat:
+                name = self.owner.get(id(tensor))
+                if name is not None and name not in self.running:
+                    self.wrong.add((name, getattr(function, "__name__", str(function))))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("codec", [False, True])
+def test_parameters_are_touched_inside_a_forward_or_a_hooked_method_only(codec):
+    pipe = make_pipeline(make_clip())
+    if codec:
+        pipe.vae = PatchCodec(4)
+    pipe.stamp  # noqa: B018 computed once: reads weights wherever they lie, and moves nothing
+    pipe.__class__ = type("Stamped", (SCDPipeline,), {"stamp": {"weights": "known"}})
+    with Touches(pipe) as touches:
+        paint(pipe)
+    assert touches.wrong == set()
+    assert touches.order == ["vae", "pose_encoder", "image_encoder", "unet", "pose_encoder", "unet", "vae"]
+
+
+def test_a_stamp_survives_moved_weights_and_sequential_offload():
+    """Offloading moves weights between every two calls; hashing 860 M parameters each time would take
+    seconds."""
+    from scd import pipeline
+
+    pipe, made = make_pipeline(), []
+    original = pipeline.make_stamp
+
+    def counted(*args):
+        made.append(1)
+        return original(*args)
+
+    pipeline.make_stamp = counted
+    try:
+        stamp = pipe.stamp
+        for p in pipe.unet.parameters():
+            p.data = p.data.clone()  # what `.to(device)` does
+        assert pipe.stamp == stamp
+        assert len(made) == 1
+        pipe.unet.to("meta")
+        assert pipe.stamp == stamp
+    finally:
+        pipeline.make_stamp = original
+
+
+def test_offload_needs_an_accelerator_and_says_so(pipe):
+    assert pipe.model_cpu_offload_seq == "image_encoder->pose_encoder->unet->vae"
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="accelerator"):
+            pipe.enable_model_cpu_offload()
+
+
+def test_a_fresh_process_loads_what_another_saved(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    code = f"import scd; p = scd.SCDPipeline.from_pretrained({str(tmp_path)!r}); print(p.stamp['weights'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == pipe.stamp["weights"]
