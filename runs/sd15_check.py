@@ -1,6 +1,6 @@
-"""Full-size Stable Diffusion 1.5 end to end, on weights of the true shape with random values: an aged folder is
-read, paints one guided step at 512 x 768, learns three steps in each mode, is exported, read again, and paints.
-
+"""Full-size Stable Diffusion 1.5 end to end, on weights of the true shape with random values: an aged folder
+is read, paints a guided step at 512 x 768, learns three steps in each mode, is exported, read again, and
+paints.
     .venv/bin/python runs/sd15_check.py run/sd15-check        # 24 GB of memory, 25 GB of disk, ten minutes
 
 Each part runs in a process of its own, so that its peak memory is its own. A table, then one JSON line.
@@ -85,7 +85,8 @@ def main(options: Options) -> None:
         print([round(row["loss"], 4) for row in losses if "loss" in row])
         rows.append(measured(
             f"paint, {mode}", BIN / "scd", "animate", "examples/reference.png", "examples/pose.png",
-            "--model", run / "model", "--size", "256", "--steps", "2", "-o", folder / f"{mode}.png", "--force",
+            "--model", run / "model", "--size", "256", "--steps", "2", "-o", folder / f"{mode}.png",
+            "--force",
         ))  # fmt: skip
     shutil.rmtree(run, ignore_errors=True)
     print(json.dumps(rows))

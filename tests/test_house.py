@@ -31,7 +31,10 @@ LAYERS = [
     ("pure", ["types", "config", "process", "windows", "pose.skeleton"]),
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
     ("world", ["world", "pose", "data", "media"]),
-    ("pipeline", ["schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "pipeline", "checkpoint", "model"]),
+    ("pipeline", [
+        "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "pipeline",
+        "checkpoint", "model",
+    ]),
     ("verbs", ["learning", "train", "evaluate", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),
 ]

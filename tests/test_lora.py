@@ -1,5 +1,5 @@
-"""LoRA files of three layouts: load, scale, fuse, unload; references encoded before are stale, those after are
-not."""
+"""LoRA files of three layouts: load, scale, fuse, unload; references encoded before are stale, those after
+are not."""
 
 import logging
 
@@ -29,11 +29,10 @@ def matrices(layer, g):
     """down and up of one layer."""
     weight = layer.weight
     if weight.ndim == 2:
-        return torch.randn(RANK, weight.shape[1], generator=g), torch.randn(weight.shape[0], RANK, generator=g)
-    return (
-        torch.randn(RANK, *weight.shape[1:], generator=g),
-        torch.randn(weight.shape[0], RANK, 1, 1, generator=g),
-    )
+        shapes = (RANK, weight.shape[1]), (weight.shape[0], RANK)
+    else:
+        shapes = (RANK, *weight.shape[1:]), (weight.shape[0], RANK, 1, 1)
+    return tuple(torch.randn(shape, generator=g) for shape in shapes)
 
 
 def write(path, pipe, layout):

@@ -1,5 +1,5 @@
-"""Every sampler that people bring: it agrees with DDIM on a distribution whose best denoiser is known, or it is
-refused by name with what fits."""
+"""Every sampler that people bring: it agrees with DDIM on a distribution whose best denoiser is known, or it
+is refused by name with what fits."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ REFUSED = {  # with zero-terminal SNR (v and x0); for eps, whose schedule is Sta
 }
 # Mean and deviation may differ from DDIM's own by this much. DDIM itself has 0.69 and 0.47 after 50 steps.
 TOLERANCE = {"mean": 0.03, "std": 0.06}
-SHARPER = {"LCM"}  # re-noises an x0 that shrinks to the mean: made for distilled networks, only its mean counts
+SHARPER = {"LCM"}  # re-noises an x0 that shrinks to the mean, for distilled networks: only its mean counts
 
 
 def trained(kind):
@@ -37,8 +37,8 @@ def of_kind(name, kind):
 
 
 def sample(scheduler, kind):
-    """10,000 pixels of the distribution, with its exact denoiser, which reads alpha-bar off DDIM's schedule as
-    a network would know it: by the timestep."""
+    """10,000 pixels of the distribution, with its exact denoiser, which reads alpha-bar off DDIM's schedule
+    as a network would know it: by the timestep."""
     g = torch.Generator().manual_seed(0)
     state = torch.randn(1, 1, 100, 100, generator=g)
     scheduler.set_timesteps(STEPS)

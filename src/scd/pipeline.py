@@ -26,7 +26,6 @@ from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, adapter_state, check_stamp, fingerprint, make_stamp
 from scd.types import Pose
 
-
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
