@@ -37,12 +37,14 @@ LIMBS = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)
          (1, 0), (2, 8), (5, 11), (8, 11))  # fmt: skip
 NUM_PLACES = 15 + len(LIMBS)  # 14 joints, the top of the head, and the middle of each limb
 FIRST_SEED = FIRST_TRAINING_SEED + 500_000
-# Layers of the second half, coarse to fine; dead heads (perplexity over 150 at 16 x 16) are the ones replaced
+# Layers, and what two of their heads match: the width of the body code (of the picture), or 0 for the place in
+# the picture. The first layer keeps two of its four heads, which look at the same place already
 MATCHERS = {
-    "up_blocks.1.attentions.0.transformer_blocks.0.attn1": (3, 4),
-    "up_blocks.1.attentions.1.transformer_blocks.0.attn1": (2, 4),
-    "up_blocks.2.attentions.0.transformer_blocks.0.attn1": (0, 3),
-    "up_blocks.2.attentions.1.transformer_blocks.0.attn1": (2, 3),
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1": {2: 0.05, 3: 0.09},
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn1": {3: 0.08, 4: 0.0},
+    "up_blocks.1.attentions.1.transformer_blocks.0.attn1": {2: 0.08, 4: 0.0},
+    "up_blocks.2.attentions.0.transformer_blocks.0.attn1": {0: 0.05, 3: 0.0},
+    "up_blocks.2.attentions.1.transformer_blocks.0.attn1": {2: 0.05, 3: 0.0},
 }
 LOGIT = 8.0  # of a perfect match; 1 token of 512 then gets e^8 / (e^8 + 511) = 0.85 of a head
 
@@ -137,16 +139,18 @@ def start_matchers(pipe: Any, scenes: list[tuple[world.View, world.View]]) -> No
     for name, heads in MATCHERS.items():
         x = torch.cat(seen[name])
         side, channels = int(x.shape[1] ** 0.5), x.shape[2]
-        code = torch.stack([body_code(p, side, 0.05 if side == 16 else 0.08) for p in poses])
         place = place_features(torch.zeros(1, 1, side, side), 4)[0].flatten(1).T.expand(len(poses), -1, -1)
         x = x.flatten(0, 1)
         gram = x.T @ x / len(x) + 1e-3 * torch.eye(channels)
         layer = layers[name]
         depth = channels // layer.heads
-        for head, truth in zip(heads, (code, place), strict=True):
-            truth = truth.flatten(0, 1)
+        for head, width in heads.items():
+            code = torch.stack([body_code(p, side, width) for p in poses]) if width else place
+            truth = code.flatten(0, 1)
             weights = torch.linalg.solve(gram, x.T @ truth / len(x))  # ridge regression, (channels, n)
             found = x @ weights
+            targets = slice(len(truth) // 2, None)
+            missed = 1 - (found - truth)[targets].square().sum() / (truth - truth.mean(0))[targets].square().sum()
             explained = 1 - (found - truth).square().sum() / (truth - truth.mean(0)).square().sum()
             strong = found.norm(dim=1).quantile(0.95)  # few cells lie on the body
             gain = (LOGIT * depth**0.5) ** 0.5 / strong
@@ -154,7 +158,7 @@ def start_matchers(pipe: Any, scenes: list[tuple[world.View, world.View]]) -> No
             for projection in (layer.to_q, layer.to_k):
                 projection.weight[head * depth : (head + 1) * depth] = 0
                 projection.weight[rows] = gain * weights.T
-            print(f"{name} head {head}: explains {explained:.2f} of its {truth.shape[1]} values", flush=True)
+            print(f"{name} head {head}: explains {explained:.2f} of its {truth.shape[1]} values, {missed:.2f} second half", flush=True)
 
 
 def main(options: Options) -> None:
@@ -164,7 +168,8 @@ def main(options: Options) -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + options.scenes):
         scene = world.Scene.from_seed(seed)
         scenes.append((scene.view(0, size=size), scene.view(1, size=size)))
-    teach_encoder(pipe, [view.pose for pair in scenes for view in pair], options)
+    if options.steps:
+        teach_encoder(pipe, [view.pose for pair in scenes for view in pair], options)
     start_matchers(pipe, scenes[:120])
     export(pipe, options.target)
     print(options.target)
