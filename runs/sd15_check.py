@@ -27,9 +27,9 @@ import sys, time, torch
 import numpy as np
 from scd import SCDPipeline
 from scd.media import read_image
-from scd.pose.detect import detect_one, get_detector
+from scd.pose.detect import detect_one
 pipe = SCDPipeline.from_stable_diffusion(sys.argv[1], sys.argv[2])
-pose = detect_one(read_image("examples/pose.png"), get_detector(), "examples/pose.png")
+pose = detect_one(read_image("examples/pose.png"))
 picture = torch.from_numpy(read_image("examples/reference.png")).permute(2, 0, 1) / 255
 for height, width in ((768, 512), (512, 768), (520, 264)):
     image = torch.nn.functional.interpolate(picture[None], (height, width), mode="bilinear")[0]

@@ -95,6 +95,7 @@ def _known(options: dict[str, Any], variant: str | None) -> dict[str, Any]:
 def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any]) -> Any:
     """A CLIP vision encoder with projection from a folder of its own, or the image_encoder/ of a pipeline."""
     from transformers import CLIPVisionModelWithProjection
+    from transformers.utils import logging
 
     subfolder = "image_encoder" if (Path(source) / "image_encoder").is_dir() else ""
     folder = Path(source) / subfolder
@@ -105,7 +106,12 @@ def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any
         # OpenAI's and the image-variations encoders are often .bin only; transformers reads those with
         # torch's weights-only unpickler, which runs no code
         options = {**options, "use_safetensors": False}
-    encoder = load_network(CLIPVisionModelWithProjection, source, subfolder, CLIP_LEFT_OVER, **options)
+    spoken = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers reports left-over keys as a table; ours are checked just below
+    try:
+        encoder = load_network(CLIPVisionModelWithProjection, source, subfolder, CLIP_LEFT_OVER, **options)
+    finally:
+        logging.set_verbosity(spoken)
     if encoder.config.projection_dim != unet.config.cross_attention_dim:
         raise UserError(
             f"{folder}: embeds pictures in {encoder.config.projection_dim} dimensions where the network's "
