@@ -50,7 +50,7 @@ def small_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scd.model, "NUM_CODEC_PICTURES", 24)
         whole = scd.evaluate.sample_grid
-        patch.setattr(scd.evaluate, "sample_grid", lambda pipe, path, size: whole(pipe, path, size, num=1))
+        patch.setattr(scd.evaluate, "sample_grid", lambda pipe, path, size, num: whole(pipe, path, size, 1))
         yield
 
 
@@ -160,7 +160,7 @@ def test_help_imports_nothing_heavy():
     [
         (["animat"], "no verb 'animat', did you mean 'animate'?"),
         (["train", "world-picture"], "no preset 'world-picture', did you mean 'world-pictures'?"),
-        (["train"], "world-pictures, world-tiny"),
+        (["train"], "world-pictures, sd15-pictures, world-tiny"),
         (["train", "world-tiny", "--learning-rate", "1"], "unrecognized options: --learning-rate"),
         (["train", "world-tiny", "--data.size", "33"], "--data.size 33: a multiple of 8"),
         (["animate", "a.png", "b.png", "--sead", "3"], "did you mean --seed?"),

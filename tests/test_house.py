@@ -33,7 +33,7 @@ LAYERS = [
     ("world", ["world", "pose", "data", "media"]),
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "pipeline",
-        "checkpoint", "model",
+        "checkpoint", "body", "model",
     ]),
     ("verbs", ["learning", "train", "evaluate", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),

@@ -100,7 +100,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
         std = variances.flip(0)[:latent_channels].clamp(min=1e-12).sqrt()
         gain = std.pow(-whitening)[:, None]
         codec = cls(
-            latent_channels, patch_size, scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt())
+            latent_channels, patch_size, scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt()),
+            block_out_channels=halvings(patch_size),
         )
         shape = (latent_channels, 3, patch_size, patch_size)
         with torch.no_grad():
@@ -111,6 +112,11 @@ class PatchCodec(ModelMixin, ConfigMixin):
             # 1/255 and left out
             codec.decoder.bias.copy_(mean.reshape(3, -1).mean(1))  # type: ignore[union-attr]
         return codec
+
+
+def halvings(patch_size: int) -> tuple[int, ...]:
+    """`block_out_channels` of a codec whose patches have this side, a power of two."""
+    return (1,) * patch_size.bit_length()
 
 
 PatchCodec.__module__ = "scd"  # what model_index.json names, for ever

@@ -15,20 +15,28 @@ from scd.types import UserError
 class NetworkConfig:
     """A denoising network made from nothing; ignored when training starts from saved weights."""
 
-    block_out_channels: tuple[int, ...] = (128, 160, 192)  # one level each; all of them with self-attention
+    block_out_channels: tuple[int, ...] = (64, 128, 192)  # one level each
+    # Which levels have attention, on the way down and up (from fine to coarse in both)
+    attention_down: tuple[bool, ...] = (True, True, True)
+    attention_up: tuple[bool, ...] = (False, True, True)
     layers_per_block: int = 1
     head_channels: int = 32
-    latent_channels: int = 48
-    whitening: float = 1.0  # of the codec's components (PatchCodec.fit)
-    pose_channels: tuple[int, ...] = (24, 64, 128)
+    patch_size: int = 4  # of the codec: pixels of a latent pixel
+    latent_channels: int = 16
+    whitening: float = 0.5  # of the codec's components (PatchCodec.fit)
+    pose_channels: tuple[int, ...] = (32, 64)
+    pose_dilations: tuple[int, ...] = (1, 2, 4)
+    # Of fitting the pose encoder to places of the body before training, which also starts matching heads
+    # (scd.body); 0 = neither
+    body_steps: int = 500
     # Stride of the pose encoder's first convolution: at full resolution it would cost a twentieth of a step
     pose_stride: int = 2
     pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
     # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: S = 1 at t = 270. Below that
     # level the noised target itself shows what should be read from the reference.
-    beta_start: float = 0.0015
-    beta_end: float = 0.015
+    beta_start: float = 0.0008
+    beta_end: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,8 @@ class TrainConfig:
 
 
 PRESETS: dict[str, TrainConfig] = {
-    # The embedded model; 15.5 M + 0.2 M parameters, about 30 targets a second on 2 cores with bf16 matrix
-    # units
+    # The embedded model; 10.8 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
+    # units)
     "world-pictures": TrainConfig(),
     # Stage 1 of Animate Anyone and its reproductions (FIELD's recipe): 64 targets a step, v-prediction with
     # zero-terminal SNR on Stable Diffusion's betas. 860 M parameters: 24 GB of memory with --learn attention
@@ -103,7 +111,9 @@ PRESETS: dict[str, TrainConfig] = {
         name="world-tiny",
         data=DataConfig(size=32, groups=2, targets=2, workers=0),
         network=NetworkConfig(
-            block_out_channels=(32, 64), head_channels=16, latent_channels=8, pose_channels=(8, 8, 16)
+            block_out_channels=(32, 64), attention_down=(True, True), attention_up=(True, True),
+            head_channels=16, patch_size=8, latent_channels=8, pose_channels=(8, 8, 16), pose_dilations=(),
+            body_steps=0,
         ),
         steps=20, warmup=2, precision="no", log_every=1, sample_every=10, save_every=5,
     ),

@@ -134,21 +134,21 @@ def fit_codec(network: NetworkConfig, size: int) -> PatchCodec:
         ]
     )
     pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return PatchCodec.fit(pixels, network.latent_channels, whitening=network.whitening)
+    return PatchCodec.fit(pixels, network.latent_channels, network.patch_size, network.whitening)
 
 
 def build(config: TrainConfig) -> SCDPipeline:
     """A pipeline with random weights (seeded by the config) and a codec fitted on the world's training
     people."""
-    from scd import world
+    from scd import body, world
 
     network = config.network
     vae = fit_codec(network, config.data.size)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        unet = build_unet(network, config.data.size // 8)
+        unet = build_unet(network, config.data.size // network.patch_size)
         pose_encoder = build_pose_encoder(network)
-    return SCDPipeline(
+    pipe = SCDPipeline(
         vae,
         unet,
         pose_encoder,
@@ -157,11 +157,14 @@ def build(config: TrainConfig) -> SCDPipeline:
         default_guidance=1.0,
         world_version=world.VERSION,
     )
+    if network.body_steps:
+        body.teach(pipe.pose_encoder, config.data.size, network.body_steps)
+        body.start_matchers(pipe)
+    return pipe
 
 
 def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel:
-    """A small network of Stable Diffusion's shape, with self-attention at every level."""
-    levels = len(network.block_out_channels)
+    """A small network of Stable Diffusion's shape."""
     num_heads: Any = tuple(channels // network.head_channels for channels in network.block_out_channels)
     return UNet2DConditionModel(
         sample_size=sample_size,
@@ -169,8 +172,8 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
         out_channels=network.latent_channels,
         block_out_channels=network.block_out_channels,
         layers_per_block=network.layers_per_block,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=tuple(f"{'CrossAttn' * a}DownBlock2D" for a in network.attention_down),
+        up_block_types=tuple(f"{'CrossAttn' * a}UpBlock2D" for a in reversed(network.attention_up)),
         attention_head_dim=num_heads,  # diffusers' historic misnomer
         cross_attention_dim=network.block_out_channels[0],
         use_linear_projection=True,
@@ -179,7 +182,8 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
 
 def build_pose_encoder(network: NetworkConfig) -> PoseEncoder:
     return PoseEncoder(
-        network.block_out_channels[0], network.pose_channels, network.pose_stride, network.pose_frequencies
+        network.block_out_channels[0], network.pose_channels, network.pose_stride, network.pose_frequencies,
+        network.pose_dilations,
     )
 
 

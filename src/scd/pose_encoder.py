@@ -31,6 +31,7 @@ class PoseEncoder(ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (16, 32, 96, 256),
         in_stride: int = 1,
         num_frequencies: int = 0,
+        dilations: tuple[int, ...] = (),  # of residual convolutions at the latent size: a wider view
     ):
         super().__init__()
         self.conv_in = nn.Conv2d(3, channels[0], 3, stride=in_stride, padding=1)
@@ -38,6 +39,9 @@ class PoseEncoder(ModelMixin, ConfigMixin):
         for narrow, wide in pairwise(channels):
             self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
             self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
+        self.context = nn.ModuleList(
+            nn.Conv2d(channels[-1], channels[-1], 3, padding=d, dilation=d) for d in dilations
+        )
         self.conv_out = nn.Conv2d(channels[-1] + 4 * num_frequencies, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # pyright: ignore[reportArgumentType]
@@ -52,6 +56,8 @@ class PoseEncoder(ModelMixin, ConfigMixin):
         x = F.silu(self.conv_in(drawing))
         for block in self.blocks:
             x = F.silu(block(x))
+        for layer in self.context:
+            x = x + F.silu(layer(x))
         if self.config.num_frequencies:
             x = torch.cat([x, place_features(x, self.config.num_frequencies)], dim=1)
         return self.conv_out(x)

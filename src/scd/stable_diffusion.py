@@ -107,7 +107,7 @@ def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any
         # torch's weights-only unpickler, which runs no code
         options = {**options, "use_safetensors": False}
     spoken = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers reports left-over keys as a table; ours are checked just below
+    logging.set_verbosity_error()  # it reports left-over keys as a table; ours are checked just below
     try:
         encoder = load_network(CLIPVisionModelWithProjection, source, subfolder, CLIP_LEFT_OVER, **options)
     finally:

@@ -12,7 +12,7 @@ from torch import nn
 from scd import stable_diffusion
 from scd.backbones.unet import adapt
 from scd.cli.terminal import table
-from scd.codec import PatchCodec
+from scd.codec import PatchCodec, halvings
 from scd.config import TrainConfig, to_json
 from scd.learning import choose
 from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load
@@ -101,10 +101,11 @@ def _networks(config: TrainConfig) -> tuple[Any, Any, Any, list[nn.Module]]:
     if config.init == "scratch":
         with torch.device("meta"):
             unet, pose_encoder = (
-                build_unet(config.network, config.data.size // 8),
+                build_unet(config.network, config.data.size // config.network.patch_size),
                 build_pose_encoder(config.network),
             )
-            vae = PatchCodec(config.network.latent_channels)
+            patch = config.network.patch_size
+            vae = PatchCodec(config.network.latent_channels, patch, block_out_channels=halvings(patch))
         return adapt(unet), pose_encoder, vae, []
     pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
     return pipe.unet, pipe.pose_encoder, pipe.vae, [m for m in [pipe.image_encoder] if m is not None]
