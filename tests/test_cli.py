@@ -430,7 +430,11 @@ def test_wrong_models_are_one_line(scd, folder, detector, model, monkeypatch):
     assert "nobody/nothing" in paint("--model", "nobody/nothing")  # tests are offline
     shutil.copytree(model, "other")
     (folder / "other/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    assert "holds a StableDiffusionPipeline, not an SCDPipeline" in paint("--model", "other")
+    untrained = paint("--model", "other")
+    assert "holds a StableDiffusionPipeline, which was never trained for SCD" in untrained
+    assert "scd train sd15-pictures --init other" in untrained
+    (folder / "other/model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    assert "holds a FluxPipeline, not an SCDPipeline" in paint("--model", "other")
     (folder / "other/model_index.json").write_text('{"_class_name": "SCDPipeline"}')
     assert "other: no model that can be loaded" in paint("--model", "other")
 

@@ -55,11 +55,14 @@ def index_of(source: str | Path) -> dict[str, Any]:
 def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     """unet, vae and pose encoder of a folder through their own `from_pretrained`, every key accounted for."""
     index = index_of(folder)
-    if index.get("_class_name") != "SCDPipeline":
+    name = index.get("_class_name")
+    if name == "StableDiffusionPipeline":
         raise UserError(
-            f"{folder}: holds a {index.get('_class_name')}, which was never trained for SCD; "
+            f"{folder}: holds a {name}, which was never trained for SCD; "
             f"train it: scd train sd15-pictures --init {folder} --image-encoder FOLDER"
         )
+    if name != "SCDPipeline":
+        raise UserError(f"{folder}: holds a {name}, not an SCDPipeline")
     options = {name: kwargs[name] for name in PASSED_ON if name in kwargs}
     networks = {}
     for name in ("unet", "vae", "pose_encoder"):
