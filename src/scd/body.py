@@ -67,21 +67,23 @@ def teach(encoder: Any, size: int, steps: int, num_scenes: int = 800) -> float:
     strengths = [BODY_STRENGTH] * (NUM_PLACES + NUM_PARTS) + [PLACE_STRENGTH] * 4 * num_frequencies
     square = torch.randn(max(width, len(strengths)), len(strengths), generator=generator)
     basis = torch.tensor(strengths)[:, None] * torch.linalg.qr(square)[0][:width].T  # (codes, channels)
-    views = [
-        world.Scene.from_seed(FIRST_SEED + i).view(k, size=size) for i in range(num_scenes) for k in (0, 1)
-    ]
+    # Pose and labels only: a scene remembers its cloth and backdrop, 10 GB for 800 of them
+    truths = []
+    for seed in range(FIRST_SEED, FIRST_SEED + num_scenes):
+        scene = world.Scene.from_seed(seed)
+        truths += [(view.pose, view.labels) for view in (scene.view(k, size=size) for k in (0, 1))]
     torch.nn.init.normal_(encoder.conv_out.weight, std=0.02, generator=generator)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     encoder.train().requires_grad_(True)
     explained = []
     for _ in range(steps):
-        chosen = [views[i] for i in rng.integers(len(views), size=24)]
-        poses = [perturb(as_detected(v.pose, keep_head=rng.random() < 0.5), rng) for v in chosen]
+        chosen = [truths[i] for i in rng.integers(len(truths), size=24)]
+        poses = [perturb(as_detected(pose, keep_head=rng.random() < 0.5), rng) for pose, _ in chosen]
         drawings = np.stack([draw_pose(p, (size, size)) for p in poses])
         features = encoder(torch.from_numpy(drawings).permute(0, 3, 1, 2).float() / 255)
         side = features.shape[-1]
-        codes = [np.concatenate([place_code(v.pose, side), part_code(v.labels, side)], -1) for v in chosen]
+        codes = [np.concatenate([place_code(p, side), part_code(labels, side)], -1) for p, labels in chosen]
         truth = torch.from_numpy(np.stack(codes)) @ basis[: NUM_PLACES + NUM_PARTS]
         place = place_features(features, num_frequencies).permute(0, 2, 3, 1) @ basis[len(codes[0][0, 0]) :]
         error = (features.permute(0, 2, 3, 1) - truth - place).square()
