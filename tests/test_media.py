@@ -12,8 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scd import media
-from scd.media import contact_sheet, file_hash, fit, place, read_image, read_settings, replacing, write_image
+from scd.media import (
+    contact_sheet,
+    file_hash,
+    fit,
+    picture,
+    place,
+    read_image,
+    read_settings,
+    replacing,
+    write_image,
+)
 from scd.pose.skeleton import empty_pose
 from scd.types import NUM_JOINTS, Pose, UserError
 
@@ -247,7 +256,7 @@ def test_out_of_memory_is_one_line(tmp_path, monkeypatch):
     def no_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr(media, "_to_rgb", no_memory)
+    monkeypatch.setattr(picture, "to_rgb", no_memory)
     path = save(tmp_path / "a.png", QUADRANTS)
     assert error_of(read_image, path) == f"{path} does not fit into memory: make it smaller first"
 
@@ -259,7 +268,7 @@ def test_errors_of_any_reader_are_one_line(tmp_path, monkeypatch):
         def broken(*_, kind=kind):
             raise kind("no such frame")
 
-        monkeypatch.setattr(media, "_to_rgb", broken)
+        monkeypatch.setattr(picture, "to_rgb", broken)
         assert (
             error_of(read_image, path)
             == f"{path} is damaged or cut off (no such frame): save or copy it again"

@@ -1,0 +1,164 @@
+"""Files as such: read, hashed, listed in order, and replaced whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from scd.types import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # endings of frames in a folder
+RATE_FILE = "clip.json"  # in a folder of frames that scd wrote: {"fps": "30000/1001"}
+
+_OWN_FRAME = re.compile(r"\d{6,}\.png")
+_CHUNK = 1 << 20  # bytes; a clip of 10 GB is hashed in 1 MB of memory
+
+_WRITE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EEXIST: "a file stands where its folder should be",
+    errno.ENOTDIR: "a file stands where its folder should be",
+}
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. UserError, in one line, when it is missing, a folder or may not be read."""
+    with reading(path):
+        return path.read_bytes()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Errors of the system while `path` is read become UserErrors of one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: check the name") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name a file in it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A temporary name to write to: it becomes `path` when the block ends well, else it vanishes.
+
+    The missing folders above are made. UserError, in one line, when `path` exists and `force` is not given,
+    when it is a folder, and when the disk is full or may not be written to.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a file in it")
+        if path.exists() and not force:
+            _exists_already(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A temporary folder to fill: it becomes `path` when the block ends well, else it vanishes.
+
+    `force` replaces a folder of frames that `write_clip` wrote, and nothing else: a slip of the hand must not
+    delete somebody's pictures. An empty folder is taken without asking. UserErrors as in `replacing`.
+    """
+    path = Path(path)
+    home = path.resolve()  # of a link the folder that it stands for; "." has a name then
+    temporary, old = _temporary(home), _temporary(home)
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: name a new folder")
+        if path.is_dir() and any(path.iterdir()):
+            if not force:
+                _exists_already(path)
+            if not all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir()):
+                raise UserError(f"{path} holds more than frames written by scd: name a new folder")
+        temporary.mkdir(parents=True)
+        yield temporary
+        if home.exists():
+            os.replace(home, old)
+        try:
+            os.replace(temporary, home)
+        except BaseException:
+            if old.exists():
+                os.replace(old, home)
+            raise
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _exists_already(path: Path) -> NoReturn:
+    raise UserError(f"{path} exists already: choose another name, or --force to replace it")
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    reason = _WRITE_ERRORS.get(error.errno or 0) or error.strerror or str(error)
+    return UserError(f"{path} cannot be written: {reason}")
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures in a folder in the order people mean: frame2 before frame10. Hidden files do not count.
+
+    UserError when there are none, or when the folder may not be read.
+    """
+    with reading(folder):
+        files = [
+            file for file in folder.iterdir()
+            if file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+        ]  # fmt: skip
+    if not files:
+        raise UserError(f"{folder} holds no pictures: put the frames there, named in their order (0001.png)")
+    return sorted(files, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Numbers compare as numbers; the name itself decides between 1.png and 01.png."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    # Odd places hold the digits: `int` would also take other scripts' digits, which `\d` finds too.
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], path.name
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of the file's bytes, in hex, read piece by piece. UserError when it cannot be read."""
+    path, digest = Path(path), hashlib.sha256()
+    with reading(path), path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256, in hex, of what a clip shows: of a file its bytes, of a folder its frames in their order.
+
+    Names do not count, so a renamed clip has the hash it had; a copied folder of frames too, unless the
+    order changes. UserError as in `file_hash` and `frame_files`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return file_hash(path)
+    frames = "".join(file_hash(file) + "\n" for file in frame_files(path))
+    return hashlib.sha256(frames.encode()).hexdigest()
