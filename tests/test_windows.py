@@ -1,4 +1,6 @@
-"""Windows of long clips: they cover, end with the clip, overlap, and their weights sum to one, at any shift."""
+"""Windows of long clips: they cover, end with the clip, overlap, their weights sum to one, at any shift."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +29,7 @@ def test_every_frame_is_covered_once(num_frames, length, overlap, step):
     assert torch.allclose(total, torch.ones(num_frames), atol=1e-6)
     assert made[0].start == 0
     assert made[-1].stop == num_frames
-    for before, after in zip(made, made[1:], strict=False):
+    for before, after in pairwise(made):
         assert before.start < after.start
         assert before.stop - after.start >= overlap
 

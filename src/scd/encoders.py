@@ -3,7 +3,7 @@ training and inference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scd.types import Pose
 
+DECODED_AT_ONCE = 8  # frames of a clip: memory, not the result, depends on it
 Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
 
 # CLIP's own preprocessing (Radford et al. 2021): resize to 224, then these means and deviations
@@ -42,6 +43,34 @@ class Encoders:
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         latents = latents / self.vae.config.scaling_factor + shift
         return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def decode_frames(self, latents: Tensor) -> Iterator[np.ndarray]:
+        """The frames of one clip, uint8 (H, W, 3), from its latents (C, T, h, w); a few are decoded at a
+        time, so that a long clip can be written as it is decoded."""
+        for part in latents.transpose(0, 1).split(DECODED_AT_ONCE):
+            pixels = self.decode_latents(part.to(self._execution_device))
+            yield from np.rint(pixels.permute(0, 2, 3, 1).float().cpu().numpy() * 255).astype(np.uint8)
+
+    def decode_output(self, latents: Tensor, is_clip: bool, output_type: str):
+        """Pictures (N, C, h, w) or clips (N, C, T, h, w) decoded, as `output_type` says."""
+        if is_clip:
+            pixels = torch.stack([
+                torch.cat([self.decode_latents(part.to(self._execution_device))
+                           for part in clip.transpose(0, 1).split(DECODED_AT_ONCE)])
+                for clip in latents
+            ])  # fmt: skip
+        else:
+            pixels = self.decode_latents(latents)
+        if output_type == "pt":
+            return pixels
+        array = pixels.movedim(-3, -1).float().cpu().numpy()
+        if output_type == "np":
+            return array
+        bytes_ = np.rint(array * 255).astype(np.uint8)
+        if is_clip:
+            return [[Image.fromarray(frame) for frame in clip] for clip in bytes_]
+        return [Image.fromarray(picture) for picture in bytes_]
 
     def encode_poses(self, poses: Sequence[Pose], size: tuple[int, int]) -> Tensor:
         """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""

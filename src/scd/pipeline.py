@@ -1,4 +1,5 @@
-"""`SCDPipeline`: one reference picture, read once, and poses in; the same person in those poses out."""
+"""`SCDPipeline`: one reference picture, read once, and poses in; the same person in those poses out, as
+pictures or as a clip."""
 
 from __future__ import annotations
 
@@ -8,33 +9,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    MotionAdapter,
+    SchedulerMixin,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
 from diffusers.utils import BaseOutput
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from scd import process, stable_diffusion
+from scd import stable_diffusion
+from scd.backbones import motion
 from scd.backbones import unet as backbone
 from scd.codec import PatchCodec
+from scd.denoiser import Denoiser
 from scd.encoders import Encoders, Picture
 from scd.habits import Habits
+from scd.inputs import as_clips, inside, outside, split_generator
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
-from scd.reference import Reference, adapter_state, check_stamp, fingerprint, make_stamp
-from scd.types import Pose
+from scd.reference import (
+    Reference,
+    adapter_state,
+    check_stamp,
+    digest,
+    fingerprint,
+    hash_weights,
+    make_stamp,
+)
+from scd.savepoint import Savepoint
+from scd.types import Pose, PoseClip
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 @dataclass
 class SCDOutput(BaseOutput):
-    """The pictures of one call."""
+    """The pictures of one call, or the frames of its clips; the other is None."""
 
     # list of PIL, numpy (N, H, W, 3) in [0, 1], tensor (N, 3, H, W) in [0, 1], or latents (N, C, h, w)
-    images: Any
+    images: Any = None
+    # N lists of T PIL, numpy (N, T, H, W, 3), tensor (N, T, 3, H, W), or latents (N, C, T, h, w)
+    frames: Any = None
 
 
 class SCDPipeline(Encoders, Habits, DiffusionPipeline):
@@ -47,37 +67,47 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     config: Any  # a FrozenDict: diffusers declares a plain dict
     progress_bar: Any  # patched onto the class by diffusers' decorators as far as a type checker sees
     model_cpu_offload_seq = "image_encoder->pose_encoder->unet->vae"
-    _optional_components: ClassVar = ["image_encoder"]
+    _optional_components: ClassVar = ["image_encoder", "motion_adapter"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
         self,
         # `from_pipe` reads these types
         vae: AutoencoderKL | PatchCodec,
-        unet: UNet2DConditionModel,
+        unet: UNet2DConditionModel | UNetMotionModel,
         pose_encoder: PoseEncoder,
         scheduler: SchedulerMixin,
         image_encoder: CLIPVisionModelWithProjection | None = None,
+        motion_adapter: MotionAdapter | None = None,  # its layers join `unet`, which then paints clips
         reference_timestep: int = 0,  # METHOD 2: constant, so a cache is exact for every step
         # pixels of a picture when nothing else is asked for: what the network was trained at
         default_size: int | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.5,
+        # frames of a window of a long clip, and how many neighbouring windows share
+        default_window: int = 24,
+        default_overlap: int = 6,
+        motion_norm_per_frame: bool = True,  # METHOD 5: what public motion adapters expect
         world_version: int | None = None,  # of the procedural world it learnt, None for photographs
     ):  # fmt: skip
         super().__init__()
+        if motion_adapter is not None and not motion.has_motion(unet):
+            unet = motion.join(unet, motion_adapter)  # pyright: ignore[reportArgumentType]
         self.register_modules(
             vae=vae,
-            unet=backbone.adapt(unet),
+            unet=backbone.adapt(unet, motion_norm_per_frame),
             pose_encoder=pose_encoder,
             scheduler=scheduler,
             image_encoder=image_encoder,
+            motion_adapter=motion_adapter,
         )
         self.register_to_config(
             reference_timestep=reference_timestep, default_size=default_size, default_steps=default_steps,
-            default_guidance=default_guidance, world_version=world_version,
+            default_guidance=default_guidance, default_window=default_window, default_overlap=default_overlap,
+            motion_norm_per_frame=motion_norm_per_frame, world_version=world_version,
         )  # fmt: skip
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        vae_config: Any = vae.config
+        self.vae_scale_factor = 2 ** (len(vae_config.block_out_channels) - 1)
         self._stamp: tuple[object, dict[str, str]] | None = None
         self._guidance_scale, self._interrupt, self._num_timesteps = 1.0, False, 0
 
@@ -114,6 +144,16 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             folder_or_id, image_encoder, prediction_type, variant, seed, **options
         )
         return cls(**parts, default_size=parts["unet"].config.sample_size * 8)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As diffusers' own. Picture network and motion adapter are written apart, as stock classes."""
+        together = self.unet, self.motion_adapter
+        if motion.has_motion(self.unet):
+            self.unet, self.motion_adapter = motion.split(self.unet)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.unet, self.motion_adapter = together
 
     # ---- the reference: once ----
 
@@ -157,7 +197,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     def __call__(
         self,
         reference: Reference | Sequence[Reference] | None,
-        poses: Pose | Sequence[Pose],
+        poses: Pose | PoseClip | Sequence[Pose] | Sequence[PoseClip],
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -168,64 +208,77 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        window: int | None = None,
+        overlap: int | None = None,
+        work_folder: str | Path | None = None,
     ) -> SCDOutput | tuple:
-        """N poses in, N pictures out.
+        """N poses in, N pictures out (`.images`); N pose clips of one length in, N clips out (`.frames`).
 
-        reference: one for all pictures, or a list of N, one each; None paints without one. poses: a Pose or N
-        of them. generator: one, which is split by index (so that picture i does not depend on N), or N.
-        latents: (N, C, h, w) initial noise of unit variance. guidance_scale 1 computes nothing twice.
-        output_type: pil, np, pt or latent.
+        reference: one for all, or a list of N, one each; None paints without one. poses: a Pose or N of them,
+        a PoseClip or N of them. generator: one, which is split by index (so that picture i does not depend on
+        N), or N. latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
+        guidance_scale 1 computes nothing twice. output_type: pil, np, pt or latent. window, overlap: frames,
+        for clips longer than a window. work_folder: every few steps the state is saved there, and the same
+        call goes on from it.
 
         Raises ValueError for arguments that do not fit, StaleReference when the reference comes from another
         network.
         """
-        poses = [poses] if isinstance(poses, Pose) else list(poses)
-        num, device, dtype = len(poses), self._execution_device, self.unet.dtype
+        is_clip, clips = as_clips(poses)
+        num, frames = len(clips), len(clips[0])
         size = (
-            height or self.config.default_size or poses[0].size[0],
-            width or self.config.default_size or poses[0].size[1],
+            height or self.config.default_size or clips[0][0].size[0],
+            width or self.config.default_size or clips[0][0].size[1],
         )
-        reference = self._check(reference, num, size, callback_on_step_end_tensor_inputs, output_type)
+        reference = self._check(
+            reference, num, frames, size, callback_on_step_end_tensor_inputs, output_type
+        )
         self._guidance_scale = float(
             self.config.default_guidance if guidance_scale is None else guidance_scale
         )
         self._interrupt = False
-        guided = self._guidance_scale != 1 and reference is not None
-
         generators = split_generator(generator, num)
-        features = self.encode_poses(poses, size)
-        context, owner, cache = self._reading(reference, num, guided)
-        latents = self._initial_latents(latents, num, size, generators, device, dtype)
+        denoiser = Denoiser(
+            self, reference, clips, size, self._guidance_scale,
+            window or self.config.default_window,
+            self.config.default_overlap if overlap is None else overlap,
+        )  # fmt: skip
 
+        device, dtype = denoiser.home
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps, device=device)
         timesteps = self.scheduler.timesteps
-        self._num_timesteps = len(timesteps)
-        latents = latents * self.scheduler.init_noise_sigma
+        self._num_timesteps, first = len(timesteps), 0
+        savepoint = None
+        if work_folder is not None:
+            savepoint = Savepoint(work_folder, self._settings(denoiser, timesteps, generators, latents))
+        if saved := savepoint and savepoint.load(self.scheduler, generators):
+            state, first = saved[0].to(device, dtype), saved[1]
+        else:
+            state = self._initial_latents(latents, (num, frames), is_clip, size, generators, device, dtype)
+            state = state * self.scheduler.init_noise_sigma
         extra = self._step_arguments(generators)
-        if guided:
-            features = torch.cat([features, features])
         with self.progress_bar(total=len(timesteps)) as progress:
-            for index, t in enumerate(timesteps):
+            progress.update(first)
+            for index, t in list(enumerate(timesteps))[first:]:
                 if self._interrupt:
                     continue
-                rows = self.scheduler.scale_model_input(latents, t)
-                rows = torch.cat([rows, rows]) if guided else rows
-                prediction = backbone.denoise(
-                    self.unet, rows.to(dtype), t.expand(len(rows)), features, context, cache, owner
-                )
-                if guided:
-                    prediction = process.guide(*prediction.chunk(2), self._guidance_scale)
-                latents = self.scheduler.step(prediction, t, latents, return_dict=False, **extra)[0]
+                prediction = denoiser(self.scheduler.scale_model_input(state, t), t, index)
+                state = self.scheduler.step(prediction, t, state, return_dict=False, **extra)[0]
                 if callback_on_step_end is not None:
-                    offered = {"latents": latents}
+                    offered = {"latents": outside(state, is_clip)}
                     given = {name: offered[name] for name in callback_on_step_end_tensor_inputs}
                     changed = callback_on_step_end(self, index, t, given) or {}
-                    latents = changed.get("latents", latents)
+                    if "latents" in changed:
+                        state = inside(changed["latents"], is_clip)
+                if savepoint and ((index + 1) % savepoint.every == 0 or index + 1 == len(timesteps)):
+                    savepoint.save(index + 1, state, self.scheduler, generators)
                 progress.update()
-        assert latents is not None
-        images = latents if output_type == "latent" else self._finish(latents, output_type)
+        state = outside(state, is_clip)
+        result = state if output_type == "latent" else self.decode_output(state, is_clip, output_type)
         self.maybe_free_model_hooks()
-        return SCDOutput(images=images) if return_dict else (images,)
+        if not return_dict:
+            return (result,)
+        return SCDOutput(frames=result) if is_clip else SCDOutput(images=result)
 
     @property
     def guidance_scale(self) -> float:
@@ -242,18 +295,22 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     # ---- parts of a call ----
 
     def _check(
-        self, reference, num: int, size: tuple[int, int], tensor_inputs: Sequence[str], output_type: str
-    ) -> Reference | None:
+        self, reference, num: int, frames: int, size: tuple[int, int], tensor_inputs: Sequence[str],
+        output_type: str,
+    ) -> Reference | None:  # fmt: skip
         factor = self.vae_scale_factor
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
-        if num == 0:
-            raise ValueError("no poses: give a Pose or a list of them")
         if size[0] % factor or size[1] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, not {size[0]} x {size[1]}")
         if unknown := set(tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback tensors {sorted(unknown)} are not offered; only {self._callback_tensor_inputs}"
+            )
+        if frames > 1 and not motion.has_motion(self.unet):
+            raise ValueError(
+                "this model has no motion modules and paints pictures only; its frames would flicker: give "
+                "SCDPipeline a motion_adapter, or the poses as a list of Pose"
             )
         if reference is None:
             return None
@@ -267,74 +324,43 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         check_stamp(reference.stamp, self.stamp)
         return reference.to(self._execution_device)
 
-    def _reading(self, reference: Reference | None, num: int, guided: bool):
-        """Context rows, each row's owner and the cache: [unconditional, conditional] rows when guided (METHOD
-        3)."""
-        if reference is None:
-            zero = torch.zeros(
-                num,
-                1,
-                self.unet.config.cross_attention_dim,
-                device=self._execution_device,
-                dtype=self.unet.dtype,
-            )
-            return zero, (-1,) * num, None
-        owner = tuple(range(num)) if reference.num_groups > 1 else (0,) * num
-        context = reference.context.expand(num, -1, -1)
-        if guided:
-            context, owner = torch.cat([torch.zeros_like(context), context]), (-1,) * num + owner
-        return context, owner, reference.cache
-
-    def _initial_latents(self, latents, num: int, size, generators, device, dtype) -> Tensor:
-        shape = (
-            num,
-            self.unet.config.in_channels,
-            size[0] // self.vae_scale_factor,
-            size[1] // self.vae_scale_factor,
-        )
+    def _initial_latents(
+        self, latents, shape: tuple[int, int], is_clip: bool, size, generators, device, dtype
+    ) -> Tensor:
+        channels, factor = self.unet.config.in_channels, self.vae_scale_factor
+        whole = (*shape, channels, size[0] // factor, size[1] // factor)  # (N, T, C, h, w)
         if latents is not None:
-            if tuple(latents.shape) != shape:
-                raise ValueError(f"latents have shape {tuple(latents.shape)}, not {shape}")
-            return latents.to(device, dtype)
-        # Each picture's noise comes from its own generator, on that generator's device: the same on every
-        # machine
+            expected = outside(torch.empty(whole, device="meta"), is_clip).shape
+            if latents.shape != expected:
+                raise ValueError(f"latents have shape {tuple(latents.shape)}, not {tuple(expected)}")
+            return inside(latents, is_clip).to(device, dtype)
+        # Each clip's noise comes from its own generator, on that generator's device: the same on every
+        # machine; and frame by frame, so that a frame's does not depend on how many follow
         noise = [
-            torch.randn(shape[1:], generator=g, device=g.device if g else None, dtype=torch.float32)
+            torch.stack([
+                torch.randn(whole[2:], generator=g, device=g.device if g else None, dtype=torch.float32)
+                for _ in range(shape[1])
+            ])
             for g in generators
-        ]
+        ]  # fmt: skip
         return torch.stack([n.to(device, dtype) for n in noise])
+
+    def _settings(self, denoiser: Denoiser, timesteps: Tensor, generators: list, latents) -> dict[str, Any]:
+        """What decides the result of a loop, for its savepoint."""
+        reference = denoiser.reference
+        return {
+            "stamp": self.stamp, "temporal": hash_weights(self.unet, motion_only=True),
+            "scheduler": [type(self.scheduler).__name__, dict(self.scheduler.config)],
+            "timesteps": timesteps.tolist(), "size": denoiser.size, "guidance": denoiser.guidance,
+            "window": (denoiser.window, denoiser.overlap),
+            "poses": [[digest(pose.joints, pose.scores) for pose in clip] for clip in denoiser.clips],
+            "reference": None if reference is None else digest(
+                reference.context, *(tensor for kv in reference.cache.entries.values() for tensor in kv)
+            ),
+            "noise": [None if g is None else digest(g.get_state()) for g in generators],
+            "latents": None if latents is None else digest(latents),
+        }  # fmt: skip
 
     def _step_arguments(self, generators: list) -> dict[str, Any]:
         takes = inspect.signature(self.scheduler.step).parameters
         return {"generator": generators} if "generator" in takes and generators[0] is not None else {}
-
-    def _finish(self, latents: Tensor, output_type: str):
-        pixels = self.decode_latents(latents)
-        if output_type == "pt":
-            return pixels
-        array = pixels.permute(0, 2, 3, 1).float().cpu().numpy()
-        if output_type == "np":
-            return array
-        return [Image.fromarray(picture) for picture in np.rint(array * 255).astype(np.uint8)]
-
-
-def split_generator(generator, num: int) -> list[torch.Generator | None]:
-    """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None
-    stays unseeded.
-
-    Number 0 is the given generator itself, so that one picture is the same with `generator=g` and
-    `generator=[g]`; the others are seeded from a copy of its state.
-    """
-    if generator is None:
-        return [None] * num
-    if isinstance(generator, list | tuple):
-        if len(generator) != num:
-            raise ValueError(f"{len(generator)} generators for {num} pictures")
-        return list(generator)
-    copy = torch.Generator(generator.device)
-    copy.set_state(generator.get_state())
-    base = int(torch.randint(2**62, (), generator=copy, device=copy.device))
-    seeds = [
-        int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)
-    ]
-    return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]

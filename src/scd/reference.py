@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scd.attention import KVCache
+from scd.backbones.motion import picture_config
 from scd.types import UserError
 
 FORMAT = "scd-reference-1"
@@ -108,8 +109,10 @@ class Reference:
 def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
     """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
     precision, format."""
-    config = {k: v for k, v in getattr(unet, "config", {}).items() if not k.startswith("_")}
-    adapters = {name: tensor for name, tensor in unet.state_dict().items() if ".lora_" in name}
+    # Of the picture part: what is extracted does not depend on motion modules
+    config = picture_config(unet)
+    state = unet.state_dict().items()
+    adapters = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
     return {
         "format": FORMAT,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
@@ -133,11 +136,16 @@ def adapter_state(unet: nn.Module) -> str:
     return hashlib.blake2b(repr(state).encode(), digest_size=4).hexdigest()
 
 
-def hash_weights(module: nn.Module) -> str:
-    """Sixteen hex digits over all names and bytes, LoRA adapters apart; 0.1 s for the embedded model, some
-    seconds for Stable Diffusion 1.5."""
-    state = module.state_dict().items()
-    return _digest({n.replace(".base_layer", ""): t for n, t in state if ".lora_" not in n})
+def hash_weights(module: nn.Module, motion_only: bool = False) -> str:
+    """Sixteen hex digits over names and bytes, LoRA adapters apart, of what an extract pass uses (or of the
+    motion modules alone); 0.1 s for the embedded model, some seconds for Stable Diffusion 1.5."""
+    state = {n.replace(".base_layer", ""): t for n, t in module.state_dict().items() if ".lora_" not in n}
+    return _digest({n: t for n, t in state.items() if (".motion_modules." in n) == motion_only})
+
+
+def digest(*arrays: Any) -> str:
+    """Sixteen hex digits over tensors or arrays, in order."""
+    return _digest({f"{i:06d}": torch.as_tensor(a) for i, a in enumerate(arrays)})
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,5 +1,8 @@
-"""A stock `UNet2DConditionModel` as SCD's denoising network: pose features in, the reference as an argument,
-names unchanged."""
+"""A stock `UNet2DConditionModel`, or `UNetMotionModel` for clips, as SCD's denoising network: pose features
+in, the reference as an argument, names unchanged.
+
+A picture is a clip of one frame: rows are frames, clip by clip, and `num_frames` says how many make a clip.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from scd.attention import Cached, CausalSelfAttention, ContextAttention, Extract, Joint, KVCache, Stage
+from scd.backbones.motion import MotionTransformer, adapt_motion, has_motion, temporal_layers
 
 
 class PoseConv2d(nn.Conv2d):
@@ -25,9 +28,9 @@ class PoseConv2d(nn.Conv2d):
         return out + features if features.shape[1] else out
 
 
-def adapt(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def adapt(unet: Any, norm_per_frame: bool = True) -> Any:
     """Make a stock network SCD's, in place: causal processors on every spatial attention, `conv_in` takes
-    pose features. Idempotent.
+    pose features, temporal layers leave single frames alone. Idempotent.
 
     Without a reference and without pose features the network computes what it computed before, to the bit.
     """
@@ -37,6 +40,7 @@ def adapt(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         layer.set_processor(ContextAttention())
     if type(unet.conv_in) is nn.Conv2d:
         unet.conv_in.__class__ = PoseConv2d  # same parameters, same hooks; only `forward` differs
+    adapt_motion(unet, norm_per_frame)
     return unet
 
 
@@ -57,24 +61,37 @@ def check_adapted(unet: nn.Module) -> None:
                     "which cannot read a reference; "
                     "call scd.backbones.unet.adapt(pipe.unet), and leave attention processors as they are"
                 )
+    if not all(isinstance(layer, MotionTransformer) for layer in temporal_layers(unet)):
+        raise ValueError("the temporal layers are not SCD's; call scd.backbones.unet.adapt(pipe.unet)")
 
 
 def predict(
-    unet: nn.Module,
+    unet: Any,
     latents: Tensor,
     timesteps: Tensor,
     features: Tensor | None,
     context: Tensor,
     reference: Stage = None,
+    num_frames: int = 1,
 ) -> Tensor:
     """The network's raw output for rows of latents (rows, C, h, w), timesteps (rows,), pose features (rows,
-    c, h, w) or None, and context tokens (rows, n, D); `reference` says which rows see what
-    (scd.attention)."""
+    c, h, w) or None, and context tokens (rows, n, D); `reference` says which rows see what (scd.attention).
+
+    Rows are frames: `num_frames` in a row make a clip, which temporal layers join. Raises ValueError for
+    clips on a network without such layers, or longer than they can tell apart.
+    """
     if features is not None:
         latents = torch.cat([latents, features.to(latents.dtype)], dim=1)
-    return unet(
-        latents, timesteps, context, cross_attention_kwargs={"reference": reference}, return_dict=False
-    )[0]
+    options: Any = {"cross_attention_kwargs": {"reference": reference}, "return_dict": False}
+    if not has_motion(unet):
+        if num_frames != 1:
+            raise ValueError("this network has no motion modules: it paints pictures, not clips")
+        return unet(latents, timesteps, context, **options)[0]
+    if num_frames > (most := unet.config.motion_max_seq_length):
+        raise ValueError(f"a window of {num_frames} frames: these motion modules can tell {most} apart")
+    clips = latents.unflatten(0, (-1, num_frames)).transpose(1, 2)  # (B, C, T, h, w)
+    output = unet(clips, timesteps[::num_frames], context, **options)[0]
+    return output.transpose(1, 2).flatten(0, 1)
 
 
 def extract(
@@ -90,12 +107,12 @@ def extract(
 
 def denoise(
     unet: nn.Module, latents: Tensor, timesteps: Tensor, features: Tensor | None, context: Tensor,
-    cache: KVCache | None, owner: Sequence[int],
+    cache: KVCache | None, owner: Sequence[int], num_frames: int = 1,
 ) -> Tensor:  # fmt: skip
     """Second stage: rows of targets that read the cache; `owner` gives each row's group in it, -1 for rows
-    that read nothing."""
+    that read nothing. `num_frames` rows make a clip."""
     reference = None if cache is None else Cached(cache, tuple(owner))
-    return predict(unet, latents, timesteps, features, context, reference)
+    return predict(unet, latents, timesteps, features, context, reference, num_frames)
 
 
 def joint(

@@ -17,7 +17,7 @@ from scd.cli.job import KIND, Job, plan
 from scd.cli.models import identity, load_pipeline, require_same
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
-from scd.pipeline import split_generator
+from scd.inputs import split_generator
 from scd.pose import detect
 from scd.pose.draw import draw_pose
 from scd.types import Pose, UserError

@@ -1,0 +1,59 @@
+"""What a call of the pipeline is given, brought into one shape: a picture is a clip of one frame, and every
+clip has its own generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scd.types import Pose, PoseClip
+
+
+def as_clips(poses: Any) -> tuple[bool, Sequence[Any]]:
+    """Whether clips were asked for, and the poses as N clips; a picture is a clip of one frame. Raises
+    ValueError."""
+    if isinstance(poses, Pose | PoseClip):
+        poses = [poses]
+    poses = list(poses)
+    if not poses or any(isinstance(p, PoseClip) and len(p) == 0 for p in poses):
+        raise ValueError("no poses: give a Pose, a PoseClip, or a list of them")
+    if not any(isinstance(p, PoseClip) for p in poses):
+        return False, [[pose] for pose in poses]
+    if len({len(p) if isinstance(p, PoseClip) else 0 for p in poses}) > 1:
+        raise ValueError("clips of one call have one length; call once for each")
+    return True, poses
+
+
+def outside(state: Tensor, is_clip: bool) -> Tensor:
+    """The loop's state (N, T, C, h, w) as diffusers has it: (N, C, T, h, w), of pictures (N, C, h, w)."""
+    return state.transpose(1, 2) if is_clip else state.squeeze(1)
+
+
+def inside(latents: Tensor, is_clip: bool) -> Tensor:
+    return latents.transpose(1, 2) if is_clip else latents.unsqueeze(1)
+
+
+def split_generator(generator, num: int) -> list[torch.Generator | None]:
+    """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None
+    stays unseeded.
+
+    Number 0 is the given generator itself, so that one picture is the same with `generator=g` and
+    `generator=[g]`; the others are seeded from a copy of its state.
+    """
+    if generator is None:
+        return [None] * num
+    if isinstance(generator, list | tuple):
+        if len(generator) != num:
+            raise ValueError(f"{len(generator)} generators for {num} pictures")
+        return list(generator)
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    base = int(torch.randint(2**62, (), generator=copy, device=copy.device))
+    seeds = [
+        int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)
+    ]
+    return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]

@@ -1,0 +1,94 @@
+"""A long denoising loop goes on where it was cut off: every few steps its state is written to a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scd.types import UserError
+
+FILE = "loop.safetensors"
+
+
+class Savepoint:
+    """The state of one loop (latents, step, generators, the scheduler's memory) in a folder. `settings` say
+    which loop it is: another one's file is not used."""
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], every: int = 4):
+        self.path, self.every = Path(folder) / FILE, every
+        self.settings = hashlib.blake2b(
+            json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16
+        ).hexdigest()
+
+    def load(self, scheduler: Any, generators: Sequence[torch.Generator | None]) -> tuple[Tensor, int] | None:
+        """Latents and the number of steps done, with scheduler and generators put back in place; None when
+        there is nothing (or something else, or something damaged) to go on from."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                meta = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except Exception:  # missing or damaged: the loop begins anew, which costs time only
+            return None
+        if meta["settings"] != self.settings:
+            return None
+        for number, generator in enumerate(generators):
+            if generator is not None:
+                generator.set_state(tensors[f"generator.{number}"])
+        for name, value in meta["scheduler"].items():
+            setattr(scheduler, name, _restored(name, value, tensors))
+        return tensors["latents"], meta["step"]
+
+    def save(
+        self, step: int, latents: Tensor, scheduler: Any, generators: Sequence[torch.Generator | None]
+    ) -> None:
+        """Write the state after `step` steps, whole or not at all. Raises UserError when the disk is full."""
+        tensors = {"latents": latents}
+        for number, generator in enumerate(generators):
+            if generator is not None:
+                tensors[f"generator.{number}"] = generator.get_state()
+        memory = {n: _plain(n, v, tensors) for n, v in vars(scheduler).items() if _is_memory(v)}
+        state = json.dumps({"settings": self.settings, "step": step, "scheduler": memory})
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(tensors, temporary, {"state": state})
+            os.replace(temporary, self.path)
+        except Exception as error:
+            temporary.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.path}: cannot write what is done so far ({reason})") from error
+
+
+def _is_memory(value: Any) -> bool:
+    """What schedulers change while they step: counters, and the outputs that multistep ones look back at."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(v is None or isinstance(v, Tensor | int | float) for v in value)
+    return isinstance(value, Tensor | int | type(None)) and not isinstance(value, bool)
+
+
+def _plain(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a value; tensors go into `tensors`, with a mark where they were."""
+    if isinstance(value, Tensor):
+        tensors[f"scheduler.{name}"] = value.clone()
+        return {"tensor": str(value.device)}
+    if isinstance(value, list | tuple):
+        return [_plain(f"{name}.{i}", v, tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _restored(name: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        return tensors[f"scheduler.{name}"].to(value["tensor"])
+    if isinstance(value, list):
+        return [_restored(f"{name}.{i}", v, tensors) for i, v in enumerate(value)]
+    return value
