@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scd.media.clip import ClipReader, open_clip
     from scd.media.files import content_hash, file_hash, replacing
     from scd.media.picture import (
         LARGEST_SIDE,
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
         write_image,
     )
     from scd.media.placement import PixelBox, Placement, contact_sheet, fit, place
+    from scd.media.writing import write_clip
 
 _HOME = {
+    "ClipReader": "clip",
     "LARGEST_SIDE": "picture",
     "MOST_PIXELS": "picture",
     "PixelBox": "placement",
@@ -30,10 +33,12 @@ _HOME = {
     "content_hash": "files",
     "file_hash": "files",
     "fit": "placement",
+    "open_clip": "clip",
     "place": "placement",
     "read_image": "picture",
     "read_settings": "picture",
     "replacing": "files",
+    "write_clip": "writing",
     "write_image": "picture",
 }
 __all__ = [
@@ -41,16 +46,19 @@ __all__ = [
     "MOST_PIXELS",
     "SETTINGS_KEY",
     "SMALLEST_SIDE",
+    "ClipReader",
     "PixelBox",
     "Placement",
     "contact_sheet",
     "content_hash",
     "file_hash",
     "fit",
+    "open_clip",
     "place",
     "read_image",
     "read_settings",
     "replacing",
+    "write_clip",
     "write_image",
 ]
 

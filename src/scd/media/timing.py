@@ -1,0 +1,107 @@
+"""When frames come: the rate of a clip whose frames may come unevenly, and its frames on an even grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from typing import TypeVar
+
+import numpy as np
+
+from scd.types import UserError
+
+DEFAULT_RATE = Fraction(30)  # frames per second where nothing says so: a folder of frames, a single picture
+
+_NTSC = Fraction(1000, 1001)
+_COMMON = sorted(
+    [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120, 240)]
+    + [Fraction(n) * _NTSC for n in (24, 30, 48, 60, 120, 240)]
+)
+
+Item = TypeVar("Item")
+
+
+def exact_rate(fps: float | Fraction) -> Fraction:
+    """Frames per second as the fraction that is meant: 29.97 is 30000/1001, 23.976 is 24000/1001.
+
+    UserError when it is not above 0.
+    """
+    if not isfinite(fps) or fps <= 0:
+        raise UserError(f"--fps {float(fps):g}: give a number of frames per second above 0")
+    if isinstance(fps, Fraction):
+        return fps
+    whole = round(fps * 1.001)
+    if abs(fps * 1.001 - whole) < 5e-4:  # 23.976, 29.97, 59.94 and 119.88 miss by 2e-5 to 1.2e-4
+        return whole * _NTSC
+    return Fraction(fps).limit_denominator(10_000)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the frames of a clip are on show, in seconds since its first frame."""
+
+    times: Sequence[float]  # of each frame, rising, from 0
+    end: float  # when the last frame goes
+    rate: Fraction  # frames per second: the even grid on which the clip is read
+
+
+def timing_of(
+    times: Sequence[float], last: float = 0.0, tick: float = 0.0, stated: Fraction | None = None
+) -> Timing:
+    """The timing of frames that come at `times` (seconds, rising, from 0).
+
+    `last` is how long the last frame stays (0 = unknown), `tick` the resolution of the clock that the times
+    were rounded to, both in seconds, and `stated` the rate that the file claims; it is believed when the
+    times agree. Frames of which 90 % come evenly have the rate of these (phones pause and stumble), others
+    the average; either becomes the common rate within 1 %.
+    """
+    if len(times) == 1:
+        rate = stated or DEFAULT_RATE
+        return Timing(times, max(last, 1 / float(rate)), rate)
+    steps = np.diff(times)
+    step = float(np.median(steps))
+    regular = steps[np.abs(steps - step) <= max(step / 4, 1.5 * tick)]
+    mostly = len(regular) >= 0.9 * len(steps)
+    mean = float(regular.mean()) if mostly else times[-1] / len(steps)
+    even = bool((np.abs(steps - mean) <= 1.5 * tick + 1e-9).all())
+    rate = _rational(1 / mean, 2 * tick / times[-1] + 1e-9 if even else 0.01, stated if even else None)
+    return Timing(times, times[-1] + max(last, step), rate)
+
+
+def _rational(rate: float, tolerance: float, stated: Fraction | None) -> Fraction:
+    """The fraction that a measured rate stands for; `tolerance` is relative."""
+    if stated and abs(float(stated) / rate - 1) <= tolerance:
+        return stated
+    exact = Fraction(rate).limit_denominator(1001)
+    if exact.denominator <= 100 and abs(float(exact) / rate - 1) < 1e-9:  # 4 centiseconds in a GIF are 25
+        return exact
+    common = min(_COMMON, key=lambda one: abs(float(one) - rate))
+    return common if abs(float(common) / rate - 1) <= tolerance else exact
+
+
+def on_grid(
+    frames: Iterable[tuple[float, Item]], timing: Timing, start: float, rate: Fraction, num_frames: int
+) -> Iterator[Item]:
+    """The frame on show at start + k / rate seconds, for k below `num_frames`; frames repeat or are left out.
+
+    `frames` come with their times, from `start` or before. Times may be off by half a step of the finer
+    rate: so a clip read at its own rate gives each frame once, however its clock trembles. Frames that
+    `timing` promised and that do not come (a broken file) make the result shorter.
+    """
+    step, own = 1 / float(rate), 1 / float(timing.rate)
+    early = start + min(step, own) / 2
+    index, time, shown = 0, 0.0, None
+    for time, frame in frames:
+        while shown is not None and index < num_frames and index * step + early < time:
+            yield shown
+            index += 1
+        if index == num_frames:
+            return
+        shown = frame
+    if time + own / 2 < timing.times[-1]:
+        num_frames = min(num_frames, round((time + own - start) / step))
+    while shown is not None and index < num_frames:
+        yield shown
+        index += 1
