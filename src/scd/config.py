@@ -15,7 +15,7 @@ from scd.types import UserError
 class NetworkConfig:
     """A denoising network made from nothing; ignored when training starts from saved weights."""
 
-    block_out_channels: tuple[int, ...] = (64, 128, 192)  # one level each
+    block_out_channels: tuple[int, ...] = (96, 128, 192)  # one level each
     # Which levels have attention, on the way down and up (from fine to coarse in both)
     attention_down: tuple[bool, ...] = (True, True, True)
     attention_up: tuple[bool, ...] = (False, True, True)

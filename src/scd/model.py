@@ -158,8 +158,11 @@ def build(config: TrainConfig) -> SCDPipeline:
         world_version=world.VERSION,
     )
     if network.body_steps:
-        body.teach(pipe.pose_encoder, config.data.size, network.body_steps)
-        body.start_matchers(pipe)
+        directions = body.Directions.of(
+            network.block_out_channels[0], network.latent_channels, network.pose_frequencies
+        )
+        body.teach(pipe.pose_encoder, directions, config.data.size, network.body_steps)
+        body.start_reading(pipe, directions)
     return pipe
 
 
