@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from scd.pipeline import SCDPipeline
     from scd.pose_encoder import PoseEncoder
     from scd.reference import Reference, StaleReference
-    from scd.types import Pose, UserError
+    from scd.types import Pose, PoseClip, UserError
 
 _HOME = {
     "PatchCodec": "scd.codec",
     "Pose": "scd.types",
+    "PoseClip": "scd.types",
     "PoseEncoder": "scd.pose_encoder",
     "Reference": "scd.reference",
     "SCDPipeline": "scd.pipeline",
@@ -35,6 +36,7 @@ _HOME = {
 __all__ = [
     "PatchCodec",
     "Pose",
+    "PoseClip",
     "PoseEncoder",
     "Reference",
     "SCDPipeline",

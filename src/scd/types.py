@@ -3,8 +3,9 @@ importing them is instant."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,74 @@ class Pose:
                 f"a Pose holds joints ({NUM_JOINTS}, 2) and scores ({NUM_JOINTS},), "
                 f"not {self.joints.shape} and {self.scores.shape}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class PoseClip:
+    """One person through the T >= 1 frames of a clip. `clip[t]` is a Pose, `clip[a:b]` a shorter clip.
+
+    A frame without the person has score 0 and coordinates 0 at every joint.
+    """
+
+    joints: NDArray[
+        np.float32
+    ]  # (T, 128, 2) x, y as fractions of the frame's width and height; may lie outside 0..1
+    scores: NDArray[np.float32]  # (T, 128) confidence in [0, 1]; 0 = absent
+    size: tuple[int, int]  # (height, width) of the frames in pixels
+    fps: float  # frames per second, above 0
+
+    def __post_init__(self) -> None:
+        num_frames = len(self.joints)
+        if self.joints.shape != (num_frames, NUM_JOINTS, 2) or self.scores.shape != (num_frames, NUM_JOINTS):
+            raise ValueError(
+                f"a PoseClip holds joints (T, {NUM_JOINTS}, 2) and scores (T, {NUM_JOINTS}), "
+                f"not {self.joints.shape} and {self.scores.shape}"
+            )
+        if not num_frames:
+            raise ValueError("a PoseClip has at least one frame")
+        if not 0 < self.fps < float("inf"):
+            raise ValueError(f"a PoseClip has a frame rate above 0, not {self.fps}")
+
+    @classmethod
+    def from_poses(
+        cls, poses: Iterable[Pose | None], fps: float, size: tuple[int, int] | None = None
+    ) -> PoseClip:
+        """The clip of T poses; None = nobody in that frame. `size` is needed only when all are None.
+
+        ValueError when there is no frame, or when the poses' sizes differ.
+        """
+        frames = list(poses)
+        sizes = {pose.size for pose in frames if pose is not None} | ({size} if size else set())
+        if len(sizes) != 1:
+            raise ValueError(f"the frames of one clip share one size (height, width), not {sorted(sizes)}")
+        joints = np.zeros((len(frames), NUM_JOINTS, 2), np.float32)
+        scores = np.zeros((len(frames), NUM_JOINTS), np.float32)
+        for t, pose in enumerate(frames):
+            if pose is not None:
+                joints[t], scores[t] = pose.joints, pose.scores
+        return cls(joints, scores, sizes.pop(), float(fps))
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @overload
+    def __getitem__(self, index: int) -> Pose: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PoseClip: ...
+
+    def __getitem__(self, index: int | slice) -> Pose | PoseClip:
+        if isinstance(index, slice):
+            return PoseClip(self.joints[index], self.scores[index], self.size, self.fps)
+        return Pose(self.joints[index], self.scores[index], self.size)
+
+    def __iter__(self) -> Iterator[Pose]:
+        return (self[t] for t in range(len(self)))
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(T,): whether the person is in the frame at all."""
+        return (self.scores > 0).any(1)
 
 
 @dataclass(frozen=True)
