@@ -185,7 +185,7 @@ class _Animation:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        times, end, tick = [], 0.0, 0.001
+        times, end, tick, still = [], 0.0, 0.001, True
         for image in self._images():
             if not times:
                 require_size(path, *image.size)
@@ -196,7 +196,8 @@ class _Animation:
             milliseconds = image.info.get("duration") or 0
             times.append(end)
             end += (milliseconds if milliseconds > 10 else 100) / 1000
-        self.timing = timing_of(times, end - times[-1] if len(times) > 1 else 0.0, tick)
+            still = still and milliseconds <= 10
+        self.timing = timing_of(times, 0.0 if still and len(times) == 1 else end - times[-1], tick)
 
     def frames(self, start: float) -> Iterator[tuple[float, Callable[[], Picture]]]:
         """From the first frame on, whatever `start`: each is drawn over the one before."""

@@ -62,23 +62,23 @@ def timing_of(
         return Timing(times, max(last, 1 / float(rate)), rate)
     steps = np.diff(times)
     step = float(np.median(steps))
-    regular = steps[np.abs(steps - step) <= max(step / 4, 1.5 * tick)]
-    mostly = len(regular) >= 0.9 * len(steps)
-    mean = float(regular.mean()) if mostly else times[-1] / len(steps)
-    even = bool((np.abs(steps - mean) <= 1.5 * tick + 1e-9).all())
-    rate = _rational(1 / mean, 2 * tick / times[-1] + 1e-9 if even else 0.01, stated if even else None)
-    return Timing(times, times[-1] + max(last, step), rate)
-
-
-def _rational(rate: float, tolerance: float, stated: Fraction | None) -> Fraction:
-    """The fraction that a measured rate stands for; `tolerance` is relative."""
-    if stated and abs(float(stated) / rate - 1) <= tolerance:
-        return stated
-    exact = Fraction(rate).limit_denominator(1001)
-    if exact.denominator <= 100 and abs(float(exact) / rate - 1) < 1e-9:  # 4 centiseconds in a GIF are 25
-        return exact
-    common = min(_COMMON, key=lambda one: abs(float(one) - rate))
-    return common if abs(float(common) / rate - 1) <= tolerance else exact
+    regular = np.abs(steps - step) <= max(step / 4, 1.5 * tick)
+    num_steps = len(steps)
+    if regular.mean() >= 0.9:  # a gap counts as the frames that it should have had
+        num_steps = float(np.maximum(1, np.round(steps / steps[regular].mean())).sum())
+    mean = times[-1] / num_steps
+    end = times[-1] + max(last, step)
+    if np.ptp(steps) < 1e-9 and not stated:  # 3 centiseconds in a GIF are 100 / 3 and not 30
+        return Timing(times, end, Fraction(1 / mean).limit_denominator(1001))
+    if np.abs(steps - mean).max() <= 1.5 * tick + 1e-9:
+        tolerance = 2 * tick / times[-1] + 1e-9
+        if stated and abs(float(stated) * mean - 1) <= tolerance:
+            return Timing(times, end, stated)
+    else:
+        tolerance = 0.01
+    common = min(_COMMON, key=lambda one: abs(float(one) * mean - 1))
+    close = abs(float(common) * mean - 1) <= tolerance
+    return Timing(times, end, common if close else Fraction(1 / mean).limit_denominator(1001))
 
 
 def on_grid(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from scd.media.files import reading
@@ -31,6 +31,7 @@ _CONTAINERS = (
 )
 _STATES_DURATION = ("mov", "matroska", "flv")  # in its header: an earlier end means a broken copy
 _WORTH_SEEKING = 2.0  # seconds; below, decoding from the first frame costs less than a second opening
+_AIMS = (0.0, 2.0, 12.0)  # seconds before the start: MPEG-TS has no index, and a jump may land behind its aim
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 _PQ, _HLG = 16, 18  # transfer functions of HDR (ITU-T H.273)
@@ -85,12 +86,11 @@ class _Look:
     def size(self) -> tuple[int, int]:
         return (self.width, self.height) if self.transposed else (self.height, self.width)
 
-    def picture(self, frame: Any) -> Picture:
+    def picture(self, frame: Any, scaler: VideoReformatter) -> Picture:
         """(H, W, 3), uint8 RGB; a frame of another size than the first is scaled to it."""
-        pixels = frame.reformat(
-            self.width, self.height, "rgba" if self.alpha else "rgb24",
-            interpolation=ACCURATE, **self.options,
-        ).to_ndarray()  # fmt: skip
+        kind = "rgba" if self.alpha else "rgb24"
+        scaled = scaler.reformat(frame, self.width, self.height, kind, interpolation=ACCURATE, **self.options)
+        pixels: NDArray[Any] = scaled.to_ndarray()
         if self.alpha:
             alpha = pixels[..., 3:].astype(np.uint16)
             pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
@@ -160,17 +160,18 @@ class VideoFile:
 
     def frames(self, start: float) -> Iterator[tuple[float, Callable[[], Picture]]]:
         """(seconds since the first frame, what makes the picture), from `start` or a little before on."""
+        scaler = VideoReformatter()  # one for all frames: making the tables for HDR takes it 3 s
         for time, frame in self._from(start):
-            yield time, partial(self._look.picture, frame)
+            yield time, partial(self._look.picture, frame, scaler)
 
     def _from(self, start: float) -> Iterator[tuple[float, Any]]:
-        if start < _WORTH_SEEKING or self._counted:
-            return self._decoded(None)
-        frames = self._decoded(start)
-        first = next(frames, None)
-        if first is None or first[0] > start:  # some containers have no index, or a wrong one
-            return self._decoded(None)
-        return chain([first], frames)
+        for earlier in _AIMS:
+            if start - earlier > _WORTH_SEEKING and not self._counted:
+                frames = self._decoded(start - earlier)
+                first = next(frames, None)
+                if first is not None and first[0] <= start:
+                    return chain([first], frames)
+        return self._decoded(None)
 
     def _decoded(self, start: float | None) -> Iterator[tuple[float, Any]]:
         """Every frame that decodes, with its time in seconds."""
@@ -271,7 +272,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     if times and container.format.name.startswith(_STATES_DURATION) and container.duration:
         # A last frame may lack its duration, and the header may be rounded.
         step = (times[-1] - times[0]) / len(times) * float(stream.time_base)
-        broken = reached + (0.02 if broken else 0.1 + step) < container.duration / 1e6
+        broken = reached + (0.02 if broken else 0.03 + step) < container.duration / 1e6
     return _Scan(times, stamps[times[-1]] if times else 0, counted, broken)
 
 
