@@ -3,14 +3,18 @@ at all."""
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from scd import checkpoint, model, train
+from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.config import PRESETS, TrainConfig, from_json, to_json
 from scd.data.collate import collate
-from scd.data.world import WorldPictures
+from scd.data.world import WorldClips, WorldPictures
+from scd.pipeline import SCDPipeline
 from scd.types import UserError
 
 TINY = replace(PRESETS["world-tiny"], steps=6, save_every=3, sample_every=100)
@@ -194,3 +198,88 @@ def test_reused_scenes_play_other_roles():
     assert not pictures(first) & pictures(data[1])
     fresh = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2)
     assert (fresh[2].targets == again.targets).all(), "a sample is a function of its index alone"
+
+
+# ---- stage 2: clips ----
+
+MOTION = replace(
+    TINY, name="tiny-motion", learn="motion", motion_heads=2, steps=4, save_every=2,
+    data=replace(TINY.data, frames=3, strides=(1, 2), references=(0.5, 0.5)),
+)  # fmt: skip
+
+
+def motion_pipe():
+    pipe = model.build(TINY)
+    return SCDPipeline.from_pipe(pipe, motion_adapter=new_motion_adapter(pipe.unet, 2))
+
+
+@pytest.fixture
+def no_clip_samples(monkeypatch):
+    monkeypatch.setattr("scd.evaluate_clips.sample_clips", lambda *args: {})
+
+
+def test_stage_2_learns_temporal_layers_alone_and_resumes(tmp_path, no_clip_samples):
+    before = motion_pipe()
+    start = {name: value.clone() for name, value in before.unet.state_dict().items()}
+    whole = train.train(MOTION, tmp_path / "whole", before)
+    changed = {name for name, value in whole.unet.state_dict().items() if not torch.equal(value, start[name])}
+    assert changed
+    assert all(".motion_modules." in name for name in changed)
+    resumed = motion_pipe()
+    resumed.unet.load_state_dict(start)
+    train.train(replace(MOTION, steps=2), tmp_path / "parts", resumed)
+    again = motion_pipe()
+    again.unet.load_state_dict(start)
+    parts = train.train(MOTION, tmp_path / "parts", again)
+    assert same(weights(whole), weights(parts))
+    assert (tmp_path / "parts" / "model" / "motion_adapter" / "config.json").is_file()
+
+
+def test_extract_then_denoise_equals_the_joint_pass(monkeypatch):
+    """The forward of clips, at one frame a clip, gives the joint pass's predictions."""
+    torch.manual_seed(0)
+    pipe = motion_pipe()
+    trainee = train.Trainee(pipe).eval()
+    z = torch.randn(2, 2, 8, 4, 4)
+    rows = torch.randn(2, 8, 4, 4)
+    drawings = torch.rand(2, 2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    context = torch.zeros(4, 2, 32), torch.zeros(2, 2, 32)
+    arguments = (z, rows, torch.tensor([900, 300]), *drawings, context, [0, 1])
+    with torch.no_grad():
+        joined = trainee(*arguments, num_frames=1)
+        twice = torch.cat([x.repeat_interleave(2, 0) for x in (rows,)])
+        as_clips = trainee(
+            z, twice, torch.tensor([900, 900, 300, 300]), drawings[0], drawings[1].repeat_interleave(2, 0),
+            (context[0], context[1].repeat_interleave(2, 0)), [0, 0, 1, 1], num_frames=2,
+        )  # fmt: skip
+    # Untrained temporal layers pass nothing: every frame is the picture
+    assert (as_clips[::2] - joined).abs().max() < 1e-5 * joined.std()
+    assert (as_clips[1::2] - joined).abs().max() < 1e-5 * joined.std()
+
+
+def test_no_gradient_reaches_the_extract_pass_of_stage_2():
+    pipe = motion_pipe()
+    trainee = train.Trainee(pipe).train()
+    from scd import learning
+
+    learning.choose(pipe, MOTION)
+    for layer in temporal_layers(pipe.unet):
+        torch.nn.init.normal_(layer.proj_out.weight, std=0.1)
+    sample = collate([WorldClips(1, 32, 3, (1,), references=(1.0,))[0]])
+    loss = train.step_loss(trainee, pipe, sample, torch.Generator().manual_seed(0), MOTION)
+    loss.backward()
+    with_gradient = {n for n, p in trainee.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert with_gradient
+    assert all(".motion_modules." in name for name in with_gradient)
+
+
+def test_clips_are_successive_frames_of_one_scene():
+    data = WorldClips(4, 32, 4, (2,), references=(1.0,), augment=False)
+    sample = data[1]
+    assert sample.targets.shape == (4, 32, 32, 3)
+    assert sample.references.shape == (1, 32, 32, 3)
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(sample.targets)]
+    other = np.abs(sample.targets[0].astype(int) - data[2].targets[0]).mean()
+    assert max(steps) < other
+    again = WorldClips(4, 32, 4, (2,), references=(1.0,), augment=False)[1]
+    assert np.array_equal(sample.targets, again.targets), "a function of the index"

@@ -55,6 +55,14 @@ class KVCache:
             raise ValueError("references of one batch need one size and number: call once for each size")
         return KVCache({n: _join([cache.entries[n] for cache in caches], dim=0) for n in caches[0].entries})
 
+    def grouped(self, num_references: int) -> KVCache:
+        """Rows of references, `num_references` of each group in a row -> as many side by side in a group."""
+        joined = {
+            name: tuple(x.reshape(len(x) // num_references, -1, x.shape[-1]) for x in kv)
+            for name, kv in self.entries.items()
+        }
+        return KVCache(joined)  # pyright: ignore[reportArgumentType]
+
     def to(self, *args, **kwargs) -> KVCache:
         """As `Tensor.to`, for every entry."""
         moved = {n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()}

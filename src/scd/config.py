@@ -47,10 +47,18 @@ class DataConfig:
     size: int = 128  # pixels, both sides
     groups: int = 4  # people in a step
     targets: int = 5  # pictures of each; they share one extract pass
+    # N > 1: the targets are instead N successive frames of a motion clip, and `targets` is not used (stage 2)
+    frames: int = 1
+    strides: tuple[int, ...] = (1, 2, 3, 4)  # of those frames, in frames of 30 a second; one is drawn a clip
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
     reuse: int = 3  # blocks of steps that a scene serves, its pictures in other roles
     workers: int = 1  # processes that render
     augment: bool = True  # detector-like errors of the poses
+
+    @property
+    def rows(self) -> int:
+        """Targets of one person in a step."""
+        return self.frames if self.frames > 1 else self.targets
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,10 @@ class TrainConfig:
     # Diffusion 1.5
     init: str = "scratch"
     image_encoder: str = ""  # with Stable Diffusion: folder or hub id of CLIP ViT-L/14; "" = no embedding
-    # Of the denoising network; the pose encoder always learns
-    learn: Literal["all", "attention", "lora"] = "all"
+    # Of the denoising network; the pose encoder learns too, except with "motion": temporal layers alone
+    learn: Literal["all", "attention", "lora", "motion"] = "all"
+    motion_adapter: str = ""  # with "motion", for a model without one: folder or hub id; "" = a new one
+    motion_heads: int = 8  # of a new one
     lora_rank: int = 32
     steps: int = 30_000  # optimizer steps
     lr: float = 8e-4
@@ -89,13 +99,20 @@ class TrainConfig:
 
     @property
     def targets_per_step(self) -> int:
-        return self.data.groups * self.data.targets * self.accumulation
+        return self.data.groups * self.data.rows * self.accumulation
 
 
 PRESETS: dict[str, TrainConfig] = {
     # The embedded model; 10.8 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
     # units)
     "world-pictures": TrainConfig(),
+    # Its motion modules (METHOD 5, stage 2): the picture network is frozen
+    "world-motion": TrainConfig(
+        name="world-motion", init="embedded", learn="motion",
+        data=DataConfig(groups=1, frames=16, references=(0.8, 0.2), reuse=4),
+        steps=1500, lr=5e-4, warmup=50, cooldown=500, ema_decay=0.998, sample_every=250, save_every=100,
+        sample_pictures=4,
+    ),
     # Stage 1 of Animate Anyone and its reproductions (FIELD's recipe): 64 targets a step, v-prediction with
     # zero-terminal SNR on Stable Diffusion's betas. 860 M parameters: 24 GB of memory with --learn attention
     "sd15-pictures": TrainConfig(
@@ -105,6 +122,14 @@ PRESETS: dict[str, TrainConfig] = {
         network=NetworkConfig(prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012),
         lr=1e-5, betas=(0.9, 0.999), warmup=500, accumulation=8, checkpointing=True, noise_offset=0.05,
         ema_decay=0.9999, sample_every=1000, sample_pictures=4, save_every=1000,
+    ),
+    # Stage 2 of the same recipes: 24 frames, temporal layers only
+    "sd15-motion": TrainConfig(
+        name="sd15-motion", init="", learn="motion",
+        data=DataConfig(size=512, groups=1, frames=24, strides=(4,)),
+        network=NetworkConfig(prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012),
+        steps=10_000, lr=1e-5, betas=(0.9, 0.999), warmup=500, accumulation=4, checkpointing=True,
+        noise_offset=0.05, ema_decay=0.0, sample_every=1000, sample_pictures=2, save_every=1000,
     ),
     # Every part of the above in seconds; for tests and for looking at a change
     "world-tiny": TrainConfig(

@@ -14,6 +14,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from scd import checkpoint
+from scd.backbones.motion import temporal_layers
 from scd.config import TrainConfig
 from scd.pipeline import SCDPipeline
 
@@ -24,15 +25,19 @@ _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
     """Set `requires_grad` in place, and inject the adapter that `learn="lora"` asks for.
 
-    The pose encoder always learns: nothing public holds one. Attention means every projection of self- and
-    cross-attention, since both get what they never saw: a reference's keys, and a picture's embedding where a
-    text was.
+    The pose encoder learns too, since nothing public holds one, except in stage 2. Attention means every
+    projection of self- and cross-attention, since both get what they never saw: a reference's keys, and a
+    picture's embedding where a text was.
     """
     for frozen in (pipe.vae, pipe.image_encoder):
         if frozen is not None:
             frozen.requires_grad_(False)
-    pipe.pose_encoder.requires_grad_(True)
+    pipe.pose_encoder.requires_grad_(config.learn != "motion")
     pipe.unet.requires_grad_(config.learn == "all")
+    if config.learn == "motion":
+        for layer in temporal_layers(pipe.unet):
+            layer.requires_grad_(True)
+            layer.gradient_checkpointing = config.checkpointing
     if config.learn == "attention":
         for name, layer in pipe.unet.named_modules():
             if name.endswith((".attn1", ".attn2")):

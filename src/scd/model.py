@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, DiffusionPipeline, MotionAdapter, UNet2DConditionModel
 
+from scd.backbones.motion import has_motion, new_motion_adapter
 from scd.checkpoint import checkpoints, export
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
 from scd.data.world import FIRST_TRAINING_SEED
-from scd.loading import index_of
+from scd.loading import index_of, load_network
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -74,11 +75,21 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
     else:
         # The weights are the init's, the schedule is the run's
         pipe = SCDPipeline.from_pipe(load_init(config), scheduler=build_scheduler(config.network))
+    if config.learn == "motion" and not has_motion(pipe.unet):
+        pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)
     settings.write_text(to_json(config))
     return pipe
+
+
+def _motion_adapter(pipe: SCDPipeline, config: TrainConfig) -> MotionAdapter:
+    if config.motion_adapter:
+        return load_network(MotionAdapter, config.motion_adapter)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return new_motion_adapter(pipe.unet, config.motion_heads)
 
 
 def load_init(config: TrainConfig) -> SCDPipeline:

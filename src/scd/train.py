@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from scd import checkpoint, learning, process
-from scd.backbones.unet import joint
+from scd.backbones.unet import denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
-from scd.data.world import FIRST_TRAINING_SEED, WorldPictures
+from scd.data.world import FIRST_TRAINING_SEED, WorldClips, WorldPictures
 from scd.pipeline import SCDPipeline
 from scd.reference import hash_weights
 from scd.types import Batch, UserError
@@ -40,12 +40,25 @@ class Trainee(nn.Module):
         self.reference_timestep = pipe.config.reference_timestep
 
     def forward(
-        self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner
-    ) -> Tensor:
+        self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner,
+        num_frames: int = 1,
+    ) -> Tensor:  # fmt: skip
+        """The predictions of the targets. Pictures: one joint pass. Clips of `num_frames` rows: extract, then
+        denoise; where only temporal layers learn, nothing of the former needs a gradient."""
         drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
         rows = references.shape[0] * references.shape[1]
         features = self.pose_encoder(drawings).split([rows, len(z_t)])
-        return joint(self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner)
+        if num_frames == 1:
+            return joint(
+                self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner
+            )
+        frozen = not next(self.unet.conv_in.parameters()).requires_grad
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            cache = extract(
+                self.unet, references.flatten(0, 1), self.reference_timestep, features[0], context[0]
+            )
+        cache = cache.grouped(references.shape[1])
+        return denoise(self.unet, z_t, timesteps, features[1], context[1], cache, owner, num_frames)
 
 
 def step_loss(
@@ -59,20 +72,22 @@ def step_loss(
         0, (groups, -1)
     )
     z_0 = pipe.encode_pictures(_unit(batch.targets.flatten(0, 1), device), generator=generator)
-    num = len(z_0)
+    num, num_frames = len(z_0), config.data.frames
 
-    # One timestep per target, one from each of `num` equal parts of the schedule: the loss of a step varies
-    # less
-    parts = (torch.randperm(num, generator=generator) + torch.rand(num, generator=generator)) / num
+    # One timestep per target (a clip's frames share theirs), one from each of as many equal parts of the
+    # schedule: the loss of a step varies less
+    draws = num // num_frames
+    parts = (torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)) / draws
     timesteps = (parts * pipe.scheduler.config.num_train_timesteps).long().to(device)
+    timesteps = timesteps.repeat_interleave(num_frames)
     eps = torch.randn(z_0.shape, generator=generator).to(device)
     if config.noise_offset:
         eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
     alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
     z_t = process.noise(z_0, eps, alpha, sigma)
 
-    dropped = (torch.rand(num, generator=generator) < config.drop_reference).tolist()
-    owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped)]
+    dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
+    owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
     context = pipe.training_context(batch.references, owner)
     prediction = trainee(
         references,
@@ -82,6 +97,7 @@ def step_loss(
         _drawing(batch.target_drawings, device).flatten(0, 1),
         context,
         owner,
+        num_frames,
     )
     return process.loss(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
@@ -157,17 +173,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
     batches = config.steps * config.accumulation
-    dataset = WorldPictures(
-        batches * config.data.groups,
-        config.data.size,
-        config.data.targets,
-        config.data.references,
-        config.data.groups,
-        first_seed=FIRST_TRAINING_SEED * (1 + config.seed),
-        repeat=config.overfit or None,
-        augment=config.data.augment,
-        reuse=config.data.reuse,
-    )
+    dataset = _dataset(config, batches * config.data.groups)
     rest = _From(step * config.accumulation * config.data.groups, len(dataset))
     loader = DataLoader(
         dataset,  # pyright: ignore[reportArgumentType]
@@ -245,12 +251,26 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     return pipe
 
 
+def _dataset(config: TrainConfig, length: int) -> WorldPictures:
+    data = config.data
+    options = {
+        "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
+        "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,
+    }  # fmt: skip
+    if data.frames > 1:
+        return WorldClips(length, data.size, data.frames, data.strides, **options)
+    return WorldPictures(length, data.size, data.targets, **options)
+
+
 def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:
-    from scd.evaluate import sample_grid  # a verb beside this one
+    from scd.evaluate import sample_grid  # verbs beside this one
+    from scd.evaluate_clips import sample_clips
 
     if not config.sample_pictures:
         return {}
     path = run / "samples" / f"step-{step:08d}.png"
+    if config.data.frames > 1:
+        return sample_clips(pipe, path, config.data.size, config.sample_pictures, config.data.frames)
     return sample_grid(pipe, path, size=config.data.size, num=config.sample_pictures)
 
 

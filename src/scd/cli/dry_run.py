@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from scd import stable_diffusion
+from scd.backbones.motion import has_motion, join, new_motion_adapter
 from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
@@ -27,6 +28,9 @@ def dry_run(config: TrainConfig) -> None:
     """Print the final settings, the parameters and the memory estimate."""
     print(to_json(config))
     unet, pose_encoder, vae, others = _networks(config)
+    if config.learn == "motion" and not has_motion(unet):
+        with torch.device("meta"):
+            unet = adapt(join(unet.to("meta"), new_motion_adapter(unet, config.motion_heads)))
     choose(SimpleNamespace(unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None), config)
     networks = [unet, pose_encoder, vae, *others]
     total = sum(map(_count, networks))
@@ -53,7 +57,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     """
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     data, side = config.data, config.data.size // factor
-    groups, references, rows = data.groups, len(data.references), data.groups * data.targets
+    groups, references, rows = data.groups, len(data.references), data.groups * data.rows
     pipe: Any = SimpleNamespace(
         unet=unet, pose_encoder=pose_encoder, config=SimpleNamespace(reference_timestep=0)
     )
@@ -72,7 +76,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
             torch.zeros(rows, dtype=torch.long, device="meta"),
             new(groups, references, 3, size, size), new(rows, 3, size, size),
             (new(groups * references, references, width), new(rows, references, width)),
-            [row // data.targets for row in range(rows)],
+            [row // data.rows for row in range(rows)], data.frames,
         )  # fmt: skip
     return saved()
 

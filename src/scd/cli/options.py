@@ -138,10 +138,12 @@ class Train:
 class Evaluate:
     """Measure a model on held-out people with exact truth: a table, then one line of JSON."""
 
-    data: Annotated[Positional[Literal["world"]], arg(metavar="{world}")]
-    """What to measure on: drawn people that training never sees."""
-    num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 64
-    """People; three times as many pictures are painted."""
+    data: Annotated[Positional[Literal["world", "world-video"]], arg(metavar="{world,world-video}")]
+    """What to measure on: pictures, or motion clips, of drawn people that training never sees."""
+    num: Count = None
+    """People. Default: 64 for pictures (three times as many are painted), 8 for clips."""
+    frames: Annotated[int, arg(metavar="N")] = 24
+    """Of each clip, 15 a second."""
     sheet: File = None
     """Also write a sheet of references, poses, results and truths."""
     force: Flag = False

@@ -10,7 +10,8 @@ import numpy as np
 from scd import world
 from scd.data.augment import as_detected, perturb
 from scd.pose.draw import draw_pose
-from scd.types import Sample
+from scd.types import Pose, Sample
+from scd.world.motion import CLIPS
 
 # Scenes below are held out: evaluation, sample grids and examples use them and training never does.
 FIRST_TRAINING_SEED = 1_000_000
@@ -44,23 +45,68 @@ class WorldPictures:
     def _view(self, seed: int, index: int) -> world.View:
         return self.scene(seed).view(index, size=self.size)
 
+    def seed_of(self, block: int, place: int) -> int:
+        """The scene of a place in a block."""
+        number = block // self.reuse * self.group + place
+        return self.first_seed + (number if self.repeat is None else number % self.repeat)
+
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
         num_references = 1 + int(
             np.random.default_rng([self.first_seed, 1, block]).choice(len(self.references), p=self.references)
         )
         rng = np.random.default_rng([self.first_seed, 2, index])
-        number = block // self.reuse * self.group + place
-        seed = self.first_seed + (number if self.repeat is None else number % self.repeat)
+        seed = self.seed_of(block, place)
         order = range(num_references + self.num_targets)
         if self.reuse > 1:
             order = rng.permutation(len(order))
         views = [self.view(seed, int(i)) for i in order]
-        if self.augment:
-            poses = [perturb(as_detected(view.pose, keep_head=rng.random() < 0.5), rng) for view in views]
-        else:
-            poses = [as_detected(view.pose) for view in views]
-        images = np.stack([view.image for view in views])
-        drawings = np.stack([draw_pose(pose, (self.size, self.size)) for pose in poses])
-        r = num_references
-        return Sample(images[:r], drawings[:r], images[r:], drawings[r:])
+        poses = [view.pose for view in views]
+        return _sample(views, poses, num_references, self.size, rng if self.augment else None)
+
+
+class WorldClips(WorldPictures):
+    """Motion clips: each sample is references in other postures, and `num_frames` successive frames."""
+
+    def __init__(
+        self, length: int, size: int = 128, num_frames: int = 16, strides: tuple[int, ...] = (1,),
+        **options,
+    ):  # fmt: skip
+        """strides: between frames, at 30 a second; one is drawn a sample. options: as WorldPictures."""
+        super().__init__(length, size, num_frames, **options)
+        self.strides = strides
+        self.clip = lru_cache(maxsize=2 * self.group)(self._clip)
+
+    def _clip(self, seed: int, kind: str, stride: int) -> list[world.View]:
+        views = self.scene(seed).clip(kind, self.num_targets * stride, size=self.size)
+        return list(views)[::stride]
+
+    def __getitem__(self, index: int) -> Sample:
+        block, place = divmod(index, self.group)
+        num_references = 1 + int(
+            np.random.default_rng([self.first_seed, 1, block]).choice(len(self.references), p=self.references)
+        )
+        rng = np.random.default_rng([self.first_seed, 2, index])
+        seed = self.seed_of(block, place)
+        # The clip is the same for all blocks that a scene serves: drawing it is what costs
+        of_scene = np.random.default_rng([seed, 3])
+        views = self.clip(seed, str(of_scene.choice(CLIPS)), int(of_scene.choice(self.strides)))
+        shown = [self.view(seed, int(i)) for i in rng.permutation(len(self.references))[:num_references]]
+        everything = [*shown, *views]
+        poses = [view.pose for view in everything]
+        return _sample(everything, poses, num_references, self.size, rng if self.augment else None)
+
+
+def _sample(
+    views: list[world.View], poses: list[Pose], num_references: int, size: int,
+    errors: np.random.Generator | None,
+) -> Sample:  # fmt: skip
+    """References first, then targets; with detector-like errors in the poses."""
+    if errors is None:
+        poses = [as_detected(pose) for pose in poses]
+    else:
+        poses = [perturb(as_detected(p, keep_head=errors.random() < 0.5), errors) for p in poses]
+    images = np.stack([view.image for view in views])
+    drawings = np.stack([draw_pose(pose, (size, size)) for pose in poses])
+    r = num_references
+    return Sample(images[:r], drawings[:r], images[r:], drawings[r:])
