@@ -163,7 +163,7 @@ def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]], 
     rows = []
     for case, frames in zip(cases, painted, strict=True):
         chosen = np.linspace(0, len(frames) - 1, columns).astype(int)
-        drawn = [draw_pose(case.poses[int(t)], frames.shape[1:3]) for t in chosen]
+        drawn = [draw_pose(case.poses[int(t)], case.poses.size) for t in chosen]
         rows += [[case.reference, *drawn], [case.reference, *frames[chosen]],
                  [case.reference, *case.frames[chosen]]]  # fmt: skip
     return contact_sheet(rows, ["reference", *[f"frame {t + 1}" for t in chosen]])

@@ -70,6 +70,7 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
                 f"{run}: holds a run with other settings (config.json); "
                 "choose another --run, or the same settings to resume"
             )
+    pipe: Any
     if config.init == "scratch":
         pipe = build(config)
     else:
@@ -84,7 +85,7 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
     return pipe
 
 
-def _motion_adapter(pipe: SCDPipeline, config: TrainConfig) -> MotionAdapter:
+def _motion_adapter(pipe: Any, config: TrainConfig) -> MotionAdapter:
     if config.motion_adapter:
         return load_network(MotionAdapter, config.motion_adapter)
     with torch.random.fork_rng(devices=[]):

@@ -29,17 +29,19 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 
 def animate(options: Animate) -> None:
     """Run the verb: write pictures, record and sheet, and print their names. Raises UserError."""
+    from scd.cli.clip import animate_clip, drives_a_clip
+
+    if drives_a_clip(options):
+        animate_clip(options)
+        return
+    require_no_clip_options(options)
     job = plan(options)
     image = media.read_image(job.reference)
     reference_pose, poses = _find_poses(job, image)
     pipe = load_pipeline(job.model)
     if job.expected is not None:
         require_same(identity(pipe, job.model), job.expected)
-    if pipe.config.world_version is not None and not _is_drawn(job.reference):
-        log.info(
-            "this model knows drawn people at %d px: for photographs, give --model one trained on them",
-            pipe.config.default_size,
-        )
+    note_drawn_people(pipe, job.reference)
     record = _record(job, pipe)
     size = pipe.config.default_size
     frame, placement = media.fit(image, (size, size), fill=border_colour(image))
@@ -63,6 +65,28 @@ def animate(options: Animate) -> None:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in [*job.names, *([job.sheet] if job.sheet else [])]:
         print(path)
+
+
+def require_no_clip_options(options: Animate) -> None:
+    """UserError for options of clips where the pose is a picture."""
+    given = {
+        "--preview-pose": options.preview_pose, "--start": options.start, "--end": options.end,
+        "--fps": options.fps, "--max-frames": options.max_frames, "--more": options.more or None,
+    }  # fmt: skip
+    if told := [name for name, value in given.items() if value is not None]:
+        raise UserError(
+            f"{', '.join(told)}: for clips; give one driving video, animation or folder of frames "
+            "(or a pose file with -o NAME.mp4)"
+        )
+
+
+def note_drawn_people(pipe: Any, reference: Path) -> None:
+    """One line where a model of drawn people is shown a photograph."""
+    if pipe.config.world_version is not None and not _is_drawn(reference):
+        log.info(
+            "this model knows drawn people at %d px: for photographs, give --model one trained on them",
+            pipe.config.default_size,
+        )
 
 
 def border_colour(image: Picture) -> list[int]:

@@ -31,7 +31,8 @@ def dry_run(config: TrainConfig) -> None:
     if config.learn == "motion" and not has_motion(unet):
         with torch.device("meta"):
             unet = adapt(join(unet.to("meta"), new_motion_adapter(unet, config.motion_heads)))
-    choose(SimpleNamespace(unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None), config)
+    parts: Any = SimpleNamespace(unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None)
+    choose(parts, config)
     networks = [unet, pose_encoder, vae, *others]
     total = sum(map(_count, networks))
     learnable = sum(p.numel() for network in networks[:2] for p in network.parameters() if p.requires_grad)

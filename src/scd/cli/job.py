@@ -81,16 +81,16 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     record = out.with_suffix(".json")
     sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
     results = [*names, record, *([sheet] if sheet else [])]
-    _require_apart(results, [reference, *paths, *([reference_pose] if reference_pose else [])])
+    require_apart(results, [reference, *paths, *([reference_pose] if reference_pose else [])])
     require_free(results, options.force)
     return Job(
         reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num,
         person, canvas, _first(options.detector, old.get("detector"), "mediapipe"),
         names, record, sheet, options.force, _merged(options.model, old),
         {
-            "reference": _identity(reference),
-            "reference_pose": _identity(reference_pose) if reference_pose else None,
-            "poses": [_identity(path) for path in paths],
+            "reference": identity_of(reference),
+            "reference_pose": identity_of(reference_pose) if reference_pose else None,
+            "poses": [identity_of(path) for path in paths],
         },
         old["model"] if old and options.model.model is None else None,
     )  # fmt: skip
@@ -159,7 +159,7 @@ def parse_canvas(text: str | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _identity(path: Path) -> dict[str, str]:
+def identity_of(path: Path) -> dict[str, str]:
     return {"path": str(path), "sha256": _hash(path)}
 
 
@@ -221,7 +221,7 @@ def _numbered(out: Path, number: int, total: int) -> Path:
     return out.with_name(f"{out.stem}-{number:0{max(2, len(str(total)))}d}{out.suffix}")
 
 
-def _require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:
+def require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:
     """`--force` replaces old results, and never what this very command reads."""
     read = {path.resolve() for path in inputs}
     for path in results:

@@ -18,6 +18,7 @@ File = Annotated[Path | None, DisallowNone, arg(metavar="FILE", help_behavior_hi
 Number = Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")]
 Count = Annotated[int | None, DisallowNone, arg(aliases=["-n"], metavar="N", help_behavior_hint="")]
 Person = Annotated[str | None, DisallowNone, arg(metavar="largest|N", help_behavior_hint="")]
+Seconds = Annotated[float | None, DisallowNone, arg(metavar="SECONDS", help_behavior_hint="")]
 Canvas = Annotated[str | None, DisallowNone, arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -44,10 +45,12 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class Animate:
-    """Paint the person of REFERENCE in the pose of each POSE.
+    """Paint the person of REFERENCE in the pose of each POSE, or through a whole driving clip.
 
     A POSE is a picture of anybody, or a pose file (scd .npz, OpenPose or DWPose .json). Each picture
-    carries its settings, and OUT.json beside it repeats it: `scd animate --like OUT.json`.
+    carries its settings, and OUT.json beside it repeats it: `scd animate --like OUT.json`. A video, an
+    animation or a folder of frames drives a clip with its rate, length and sound: `scd animate me.png
+    dance.mp4 -o out.mp4`; cut off, the same command goes on where it was.
     """
 
     reference: Annotated[Positional[Path | None], arg(metavar="REFERENCE", help_behavior_hint="")] = None
@@ -55,7 +58,8 @@ class Animate:
     poses: Annotated[Positional[tuple[Path, ...]], arg(metavar="POSE [POSE ...]", help_behavior_hint="")] = ()
     """Pictures of people, or pose files."""
     out: OutFile = None
-    """The result: .png, .jpg, .webp; several are numbered OUT-01.png ... Default: out/REFERENCE_POSE.png."""
+    """The result: .png, .jpg, .webp, several numbered OUT-01.png ...; of a clip .mp4, .gif, .webp, or a
+    folder. Default: out/REFERENCE_POSE.png, .mp4."""
     num: Count = None
     """Pictures of each pose; picture i is the same for any N. Default: 1."""
     sheet: Flag = False
@@ -72,6 +76,30 @@ class Animate:
     """A pose file of the reference picture, in place of looking for it."""
     canvas: Canvas = None
     """Pixels of the pictures behind pose files that do not say it, as OpenPose's do not."""
+    more: Annotated[tuple[Path, ...], arg(metavar="PICTURE ...", help_behavior_hint="")] = ()
+    """Clips: further pictures of the same person, as the back."""
+    preview_pose: File = None
+    """Clips: write reference, driving skeleton and retargeted skeleton side by side to FILE.mp4, and stop."""
+    start: Seconds = None
+    """Clips: begin so many seconds into the driving clip."""
+    end: Seconds = None
+    """Clips: stop there."""
+    fps: Annotated[float | None, DisallowNone, arg(metavar="RATE", help_behavior_hint="")] = None
+    """Clips: frames a second. Default: the driving clip's."""
+    max_frames: Number = None
+    """Clips: so many frames at most."""
+    face: Annotated[
+        Literal["none", "eyes-mouth", "full"], arg(metavar="none|eyes-mouth|full", help_behavior_hint="")
+    ] = "full"
+    """Clips: what the driver's face drives. Its shape is always the reference's. Default: full."""
+    proportions: Annotated[
+        Literal["reference", "driver"], arg(metavar="reference|driver", help_behavior_hint="")
+    ] = "reference"
+    """Clips: whose body the poses have. Default: reference."""
+    no_smooth: Flag = False
+    """Clips: leave the trembling of the detector in."""
+    mute: Flag = False
+    """Clips: leave the sound out."""
     force: Flag = False
     """Replace files that exist."""
     verbose: Verbose = False
@@ -160,12 +188,13 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class World:
-    """Draw people of the procedural world: a sheet of them, or a folder of pictures and their poses."""
+    """Draw people of the procedural world: a sheet, a motion clip, or a folder of pictures and poses."""
 
     out: Annotated[Positional[Path], arg(metavar="OUT", help_behavior_hint="")] = Path("out/world.png")
-    """A picture: a sheet, one row a person. Any other name: a data set's folder. Default: out/world.png."""
+    """A picture: a sheet, one row a person. .mp4, .gif: a motion clip of one person. Any other name: a data
+    set's folder. Default: out/world.png."""
     num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 4
-    """People."""
+    """People; a clip shows one."""
     views: Annotated[int, arg(metavar="N")] = 6
     """Pictures of each, in other postures and turns."""
     first_view: Annotated[int, arg(metavar="N")] = 0
@@ -174,6 +203,12 @@ class World:
     """Pixels of both sides of a picture."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Of the first person; the next ones follow."""
+    clip: Literal["dance", "walk", "wave", "turn"] = "dance"
+    """What a clip shows."""
+    frames: Annotated[int, arg(metavar="N")] = 48
+    """Of a clip."""
+    fps: Annotated[float, arg(metavar="RATE")] = 15.0
+    """Of a clip."""
     force: Flag = False
     """Replace what exists."""
     verbose: Verbose = False

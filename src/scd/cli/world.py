@@ -16,6 +16,7 @@ from scd.cli.terminal import progress
 from scd.pose.files import write_poses
 from scd.types import UserError
 
+CLIP_ENDINGS = (".mp4", ".gif", ".mov")
 CARD = "world.json"  # in a data set's folder: what it holds, and the sign that it may be replaced
 
 
@@ -28,6 +29,9 @@ def world(options: World) -> None:
         "kind": "world", "world_version": people.VERSION, "seed": options.seed, "num": options.num,
         "first_view": options.first_view, "views": options.views, "size": options.size,
     }  # fmt: skip
+    if options.out.suffix.lower() in CLIP_ENDINGS:
+        _clip(options, settings)
+        return
     with progress("drawing", options.num) as advance:
         if options.out.suffix.lower() in ENDINGS:
             _sheet(options, settings, advance)
@@ -44,6 +48,25 @@ def _sheet(options: World, settings: dict[str, Any], advance) -> None:
     # A single picture stays as it is, so that it can be a reference
     sheet = rows[0][0] if options.num == options.views == 1 else media.contact_sheet(rows)
     media.write_image(options.out, sheet, settings, options.force)
+    print(options.out)
+
+
+def _clip(options: World, settings: dict[str, Any]) -> None:
+    """A motion clip of one person."""
+    if options.frames < 1 or options.fps <= 0:
+        raise UserError(f"{options.out}: a clip has one frame or more, at a rate above 0")
+    require_free([options.out, options.out.with_suffix(".json")], options.force)
+    scene = people.Scene.from_seed(options.seed)
+    views = scene.clip(options.clip, options.frames, options.fps, options.size)
+    settings = {**settings, "clip": options.clip, "frames": options.frames, "fps": options.fps}
+    with progress("drawing", options.frames) as advance:
+
+        def frames():
+            for view in views:
+                yield view.image
+                advance()
+
+        media.write_clip(options.out, frames(), options.fps, settings=settings, force=options.force)
     print(options.out)
 
 
