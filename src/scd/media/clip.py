@@ -99,17 +99,17 @@ def open_clip(
 ) -> ClipReader:
     """A video file, an animated GIF, WebP or PNG, or a folder of frames, ready to be iterated.
 
-    Rotation is applied, pixels become square, transparency lies on white, HDR and 10 bits become sRGB of 8,
-    frames over 4096 pixels become smaller (logged). A variable frame rate becomes even: the rate that most
-    frames keep, else the average; each grid point shows the frame that was on show then, so the duration
-    stays. In a folder, pictures come in natural order (2 before 10); one of another size than the first is
-    fitted into its frame. A single picture is a clip of one frame.
+    Rotation is applied, pixels become square, transparency lies on white, HDR becomes what a common screen
+    shows (with PyAV 18), 10 bits become 8, frames over 4096 pixels become smaller (logged). A variable frame
+    rate becomes even: the rate that most frames keep, else the average; each grid point shows the frame that
+    was on show then, so the duration stays. In a folder, pictures come in natural order (2 before 10); one of
+    another size than the first is fitted into its frame. A single picture is a clip of one frame.
 
     `start` and `end` are seconds from the first frame, `end` not included and cut to the clip's length.
     `fps` resamples; for a folder it says how fast the frames are (30 when not given), unless `write_clip`
     noted that in the folder. `max_frames` ends the clip early.
 
-    The file is read once through for its timestamps, undecoded (1 GB/s from memory). A damaged end is left
+    The file is read once through for its timestamps, undecoded (0.9 GB/s from memory). A damaged end is left
     out and logged in one line. UserError when the path is missing, cut off before its index, empty, no
     video, without frames, of a codec that is not there, under 16 pixels, or when the arguments leave no
     frame.

@@ -37,8 +37,8 @@ _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _PQ, _HLG = 16, 18  # transfer functions of HDR (ITU-T H.273)
 _BT709, _BT601, _UNSPECIFIED = 1, 5, 2
 _HD = 720  # lines; players take untagged video of this height for BT.709, lower for BT.601
-# Without ACCURATE_RND flat colours come back up to 3 levels off
-ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Without ACCURATE_RND flat colours come back up to 3 levels off; PyAV before 17 has no name for it
+ACCURATE = int(Interpolation.BICUBIC) | 0x40000 | 0x2000
 
 Picture = NDArray[np.uint8]
 
