@@ -9,6 +9,7 @@ import sys
 import weakref
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -238,6 +239,11 @@ def test_a_late_start_jumps_there(tmp_path, suffix, caplog):
     assert not caplog.records
 
 
+def test_a_late_start_where_no_jump_is_possible(tmp_path):
+    path = make(tmp_path / "a.ivf", [frame(k // 4) for k in range(100)], 10, "libvpx", b=2_000_000)
+    assert numbers(open_clip(path, start=5, end=6)) == [k // 4 for k in range(50, 60)]
+
+
 def test_a_late_start_without_key_frames(tmp_path):
     path = make(tmp_path / "a.ts", [frame(k // 4) for k in range(100)], 10, g=1000, sc_threshold=0)
     assert numbers(open_clip(path, start=5, end=6)) == [k // 4 for k in range(50, 60)]
@@ -403,6 +409,19 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
     song = tmp_path / "a.m4a"
     _sound(song, "aac", seconds=1)
     assert error_of(open_clip, song) == f"{song} has no video in it: choose a file with a picture"
+    covered = _sound(tmp_path / "b.mp3", "libmp3lame", seconds=1)
+    cover = BytesIO()
+    Image.fromarray(QUADRANTS).save(cover, "JPEG")
+    picture = (
+        b"\0image/jpeg\0\x03\0" + cover.getvalue()
+    )  # ID3v2.3: encoding, type, front cover, no description
+    tag = b"APIC" + len(picture).to_bytes(4, "big") + b"\0\0" + picture
+    size = bytes(len(tag) >> shift & 127 for shift in (21, 14, 7, 0))
+    data = covered.read_bytes()
+    covered.write_bytes(b"ID3\x03\0\0" + size + tag + data[10 + int.from_bytes(data[6:10], "big") :])
+    with av.open(str(covered)) as container:
+        assert len(container.streams.video) == 1
+    assert error_of(open_clip, covered) == f"{covered} has no video in it: choose a file with a picture"
     clip = tmp_path / "b.mp4"
     write_clip(clip, [frame(k) for k in range(10)], 10, audio_from=song)
     assert open_clip(clip).has_audio
@@ -923,12 +942,15 @@ def test_silence(tmp_path):
     )
 
 
-def test_sound_that_ends_early(tmp_path):
-    source = _sound(tmp_path / "a.mp4", "aac", seconds=1)
-    write_clip(tmp_path / "b.mp4", [frame(k // 4) for k in range(72)], 24, source)
-    _, end, _ = _heard(tmp_path / "b.mp4")
-    assert abs(end - 1) < 0.05
-    assert open_clip(tmp_path / "b.mp4").num_frames == 72
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.mp3", "libmp3lame")])
+def test_sound_that_ends_early(tmp_path, name, codec):
+    source = _sound(tmp_path / name, codec, seconds=3)
+    out = tmp_path / "b.mp4"
+    for start, length in ((2.0, 1.0), (2.5, 0.5), (30.0, 0.0)):
+        write_clip(out, [frame(k // 4) for k in range(72)], 24, source, start, force=True)
+        assert numbers(open_clip(out)) == [k // 4 for k in range(72)]
+        if length:
+            assert abs(_heard(out)[1] - length) < 0.08
 
 
 # ---- nothing half-written ----

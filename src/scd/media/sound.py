@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,11 @@ from scd.types import UserError
 
 log = logging.getLogger("scd")
 
-_COPIED = ("aac", "mp3")  # mp4 could hold more, but not every browser plays AC-3, ALAC, FLAC or Opus there
+_COPIED = (
+    "aac",
+    "mp3",
+    "mp3float",
+)  # mp4 could hold more, but not every browser plays AC-3, ALAC, FLAC or Opus there
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_FRAME = 1024  # samples
 _AAC_BIT_RATE = 192_000
@@ -46,8 +50,11 @@ def sound_into(output: Any, path: str | Path | None, start: float) -> Iterator[C
         first = picture if picture is not None and picture.start_time is not None else stream
         origin = float((first.start_time or 0) * first.time_base) + start
         if start > _WORTH_SEEKING:
-            container.seek(int(origin / stream.time_base), stream=stream)
-        make = _copied if stream.codec_context.name.startswith(_COPIED) else _encoded
+            with suppress(
+                av.FFmpegError
+            ):  # no jumps in this container, or the sound ends before: all is read
+                container.seek(int(origin / stream.time_base), stream=stream)
+        make = _copied if stream.codec_context.name in _COPIED else _encoded
         packets = make(container, stream, output, origin)
         upcoming = next(packets, None)
 

@@ -181,7 +181,10 @@ class VideoFile:
             stream = find_video(container)
             decoder = _decoder(stream)
             if start is not None:
-                container.seek(self._first + int(start / self._tick), stream=stream)
+                try:
+                    container.seek(self._first + int(start / self._tick), stream=stream)
+                except av.FFmpegError:  # no jumps in this container
+                    return
             for frame in frames_of(decoder, packets_of(container, stream)):
                 if frame is None:
                     doubtful += 1 if number or start is None else 0  # behind a jump, frames lack their past
