@@ -116,6 +116,9 @@ class CausalSelfAttention(AttnProcessor2_0):
         super().__init__()
         self.name = name  # the layer's name in the network: the key of its entries in a cache
 
+    def __repr__(self) -> str:  # what diffusers' `set_default_attn_processor` quotes as it refuses
+        return f"CausalSelfAttention of layer {self.name}, which reads the reference"
+
     def __call__(
         self, attn: Any, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None,
         *, reference: Stage = None,

@@ -31,7 +31,7 @@ class Denoiser:
         twice. window, overlap: frames, for clips that are longer. Raises ValueError for an overlap that
         leaves no stride."""
         self.pipe, self.reference, self.clips, self.size = pipe, reference, clips, size
-        self.guidance, self.guided = guidance, guidance != 1 and reference is not None
+        self.guidance = guidance  # may change between two calls
         self.window, self.overlap = window, overlap
         self.num, self.num_frames = len(clips), len(clips[0])
         self.one_window = len(windows(self.num_frames, window, overlap)) == 1
@@ -46,6 +46,10 @@ class Denoiser:
         if self.one_window:
             return self.pipe._execution_device, self.pipe.unet.dtype
         return torch.device("cpu"), torch.float32
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance != 1 and self.reference is not None
 
     def __call__(self, state: Tensor, t: Tensor, step: int) -> Tensor:
         """The guided prediction for a state (N, T, C, h, w), scaled as the scheduler wants it, at timestep t,
@@ -71,7 +75,8 @@ class Denoiser:
         timesteps = t.to(device).repeat(len(rows))
         out = backbone.denoise(unet, rows, timesteps, features, context, cache, owner, num_frames)
         if self.guided:
-            out = process.guide(*out.chunk(2), self.guidance)
+            free, read = out.chunk(2)
+            out = process.guide(free, read, self.guidance)
         return out.unflatten(0, (self.num, num_frames))
 
     def _reading(self, num_frames: int) -> tuple[Tensor, tuple[int, ...], Any]:

@@ -8,6 +8,7 @@ import re
 from typing import Any, ClassVar
 
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.hub_utils import validate_hf_hub_args
 
 from scd.schedulers import check_scheduler
@@ -15,10 +16,11 @@ from scd.schedulers import check_scheduler
 logger = logging.getLogger(__name__)
 
 
-class Habits(StableDiffusionLoraLoaderMixin):
+class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
     """For `SCDPipeline`, before `DiffusionPipeline` in its bases."""
 
     unet: Any
+    stamp: Any
     _lora_loadable_modules: ClassVar = ["unet"]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -39,10 +41,11 @@ class Habits(StableDiffusionLoraLoaderMixin):
         safetensors only. Keys for text encoders are left out, with one line that says how many: SCD has none.
         Raises ValueError for a file whose keys do not fit the network. References encoded before are stale.
         """
-        state, alphas, metadata = self.lora_state_dict(
+        found: Any = self.lora_state_dict(
             pretrained_model_name_or_path_or_dict,
             use_safetensors=True, return_lora_metadata=True, unet_config=self.unet.config, **kwargs,
         )  # fmt: skip
+        state, alphas, metadata = found
         state = dict(state)
         ours = {name: value for name, value in state.items() if name.startswith("unet.")}
         if not ours and not any(name.startswith("text_encoder") for name in state):
@@ -79,7 +82,37 @@ class Habits(StableDiffusionLoraLoaderMixin):
         """As diffusers': the opposite of `fuse_lora`."""
         super().unfuse_lora(list(components), **kwargs)
 
+    # ---- files and offload ----
+
+    def save_pretrained(self, save_directory: Any, safe_serialization: bool = True, **kwargs) -> None:
+        """As diffusers', in safetensors whatever is asked for. Raises ValueError while a LoRA is loaded: such
+        a folder could not be read again."""
+        if getattr(self.unet, "peft_config", None):
+            raise ValueError(
+                "a LoRA is loaded, which a model folder cannot hold: call unload_lora_weights() first, or "
+                "fuse_lora() and then unload_lora_weights() to keep what it does"
+            )
+        if not safe_serialization:
+            logger.warning("safe_serialization=False: weights are written as safetensors all the same")
+        super().save_pretrained(save_directory, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def enable_sequential_cpu_offload(self, *args, **kwargs) -> None:
+        """As diffusers'. The stamp is made before, while weights are at hand."""
+        _ = self.stamp
+        super().enable_sequential_cpu_offload(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
     # ---- switches that would replace the attention processors ----
+
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """Of the VAE only. Raises ValueError for the network: fused layers would paint without the
+        reference."""
+        if unet:
+            layer = next(name for name in self.unet.attn_processors if "motion_modules" not in name)
+            raise ValueError(
+                f"fused QKV: layer {layer.removesuffix('.processor')} would lose the processor that reads "
+                "the reference; the VAE alone can be fused: fuse_qkv_projections(unet=False)"
+            )
+        super().fuse_qkv_projections(unet=False, vae=vae)
 
     def set_attention_slice(self, slice_size: Any) -> None:
         """Changes nothing: sliced processors would paint without the reference."""
@@ -88,9 +121,7 @@ class Habits(StableDiffusionLoraLoaderMixin):
                 "attention slicing: SDPA already keeps attention's memory small; nothing was changed"
             )
 
-    def set_use_memory_efficient_attention_xformers(
-        self, valid: bool, attention_op: Any = None
-    ) -> None:
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Any = None) -> None:
         """Changes nothing: xformers' processors would paint without the reference."""
         if valid:
             logger.warning("xformers: SDPA already does this; nothing was changed")

@@ -13,12 +13,12 @@ from torch import Tensor
 from scd.types import Pose, PoseClip
 
 
-def as_clips(poses: Any) -> tuple[bool, Sequence[Any]]:
-    """Whether clips were asked for, and the poses as N clips; a picture is a clip of one frame. Raises
-    ValueError."""
+def as_clips(poses: Any, times: int = 1) -> tuple[bool, Sequence[Any]]:
+    """Whether clips were asked for, and the poses as N clips, each `times` in a row; a picture is a clip of
+    one frame. Raises ValueError."""
     if isinstance(poses, Pose | PoseClip):
         poses = [poses]
-    poses = list(poses)
+    poses = [pose for pose in poses for _ in range(times)]
     if not poses or any(isinstance(p, PoseClip) and len(p) == 0 for p in poses):
         raise ValueError("no poses: give a Pose, a PoseClip, or a list of them")
     if not any(isinstance(p, PoseClip) for p in poses):

@@ -44,7 +44,9 @@ def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
                 layer.requires_grad_(True)
     elif config.learn == "lora" and not _adapted(pipe.unet):
         rank = config.lora_rank
-        lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_PROJECTIONS)
+        lora = LoraConfig(
+            r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(_PROJECTIONS)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pipe.unet.add_adapter(lora)  # up starts at zero: the network is unchanged at first

@@ -8,7 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers.utils import logging
+
 from scd.types import UserError
+
+logger = logging.get_logger("diffusers.pipelines.pipeline_utils")  # says what diffusers' own loading says
 
 # Settings of `from_pretrained` that each network gets too; `dtype` is diffusers' new name of `torch_dtype`
 PASSED_ON = (
@@ -53,7 +58,8 @@ def index_of(source: str | Path) -> dict[str, Any]:
 
 
 def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """unet, vae and pose encoder of a folder through their own `from_pretrained`, every key accounted for."""
+    """unet, vae, pose encoder and motion adapter of a folder through their own `from_pretrained`, every key
+    accounted for. Nothing when the folder lacks the variant that is asked for."""
     index = index_of(folder)
     name = index.get("_class_name")
     if name == "StableDiffusionPipeline":
@@ -64,13 +70,26 @@ def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     if name != "SCDPipeline":
         raise UserError(f"{folder}: holds a {name}, not an SCDPipeline")
     options = {name: kwargs[name] for name in PASSED_ON if name in kwargs}
+    if (variant := options.get("variant")) and not list(folder.glob(f"*/*.{variant}*.safetensors")):
+        return {}  # diffusers' own error names the variant
     networks = {}
-    for name in ("unet", "vae", "pose_encoder"):
-        if name not in kwargs:
-            library, class_name = index[name]
+    for name in ("unet", "vae", "pose_encoder", "motion_adapter"):
+        library, class_name = index.get(name) or (None, None)
+        if name not in kwargs and library and class_name:
             network_class = getattr(import_module(library), class_name)
-            networks[name] = load_network(network_class, folder, name, **options)
+            networks[name] = load_network(network_class, folder, name, **_of_component(name, options))
+            logger.info("Loaded %s as %s from the `%s` subfolder of %s", name, class_name, name, folder)
     return networks
+
+
+def _of_component(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A dtype may be a dict: one for each component, and a "default"."""
+    chosen = {
+        key: value.get(name, value.get("default", torch.float32))
+        for key, value in options.items()
+        if key in ("torch_dtype", "dtype") and isinstance(value, dict)
+    }
+    return {**options, **chosen}
 
 
 def find_variant(folder: Path) -> str | None:

@@ -34,7 +34,7 @@ from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import (
     Reference,
-    adapter_state,
+    active_switches,
     check_stamp,
     digest,
     fingerprint,
@@ -42,7 +42,7 @@ from scd.reference import (
     make_stamp,
 )
 from scd.savepoint import Savepoint
-from scd.types import Pose, PoseClip
+from scd.types import Pose, PoseClip, UserError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -128,22 +128,27 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         cls,
         folder_or_id: str | Path,
         image_encoder: str | Path | None = None,
+        motion_adapter: str | Path | MotionAdapter | None = None,
         prediction_type: Literal["v_prediction", "epsilon"] = "v_prediction",
         variant: str | None = None,
         seed: int = 0,
         **options,
     ):
         """A starting point for training from Stable Diffusion 1.5, in float32: its network and VAE, a CLIP
-        vision encoder (the context; None: one zero token), and a seeded pose encoder that passes nothing yet.
+        vision encoder (the context; None: one zero token), AnimateDiff's temporal layers (None: pictures
+        only), and a seeded pose encoder that passes nothing yet.
 
         Folders of any age: what lies on people's disks, half-precision variants included. `options` go to
         diffusers' `from_pretrained` (cache_dir, revision, token ...). Raises UserError that lists missing or
-        left-over keys.
+        left-over keys, and for an adapter of another shape.
         """
         parts = stable_diffusion.components(
-            folder_or_id, image_encoder, prediction_type, variant, seed, **options
+            folder_or_id, image_encoder, motion_adapter, prediction_type, variant, seed, **options
         )
-        return cls(**parts, default_size=parts["unet"].config.sample_size * 8)
+        try:
+            return cls(**parts, default_size=parts["unet"].config.sample_size * 8)
+        except ValueError as error:
+            raise UserError(f"{motion_adapter}: {error}") from error
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As diffusers' own. Picture network and motion adapter are written apart, as stock classes."""
@@ -186,7 +191,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         """What identifies the network that extracts and reads references; recomputed only when a parameter or
         an adapter changed."""
         timestep = self.config.reference_timestep
-        seen = fingerprint(self.unet, self.pose_encoder), adapter_state(self.unet), timestep
+        seen = fingerprint(self.unet, self.pose_encoder), active_switches(self.unet), timestep
         if self._stamp is None or (seen[0] is not None and self._stamp[0] != seen):
             self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep)
         return self._stamp[1]
@@ -211,6 +216,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         window: int | None = None,
         overlap: int | None = None,
         work_folder: str | Path | None = None,
+        num_images_per_prompt: int = 1,
     ) -> SCDOutput | tuple:
         """N poses in, N pictures out (`.images`); N pose clips of one length in, N clips out (`.frames`).
 
@@ -219,20 +225,23 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         N), or N. latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
         guidance_scale 1 computes nothing twice. output_type: pil, np, pt or latent. window, overlap: frames,
         for clips longer than a window. work_folder: every few steps the state is saved there, and the same
-        call goes on from it.
+        call goes on from it. num_images_per_prompt, diffusers' name: pictures (or clips) of each pose, in a
+        row; generators, latents and the result are then as many.
 
         Raises ValueError for arguments that do not fit, StaleReference when the reference comes from another
         network.
         """
-        is_clip, clips = as_clips(poses)
+        is_clip, clips = as_clips(poses, num_images_per_prompt)
         num, frames = len(clips), len(clips[0])
         size = (
             height or self.config.default_size or clips[0][0].size[0],
             width or self.config.default_size or clips[0][0].size[1],
         )
-        reference = self._check(
-            reference, num, frames, size, callback_on_step_end_tensor_inputs, output_type
-        )
+        # diffusers' own callback objects name their tensors themselves
+        tensor_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        if isinstance(reference, list | tuple):
+            reference = [r for r in reference for _ in range(num_images_per_prompt)]
+        reference = self._check(reference, num, frames, size, tensor_inputs, output_type)
         self._guidance_scale = float(
             self.config.default_guidance if guidance_scale is None else guidance_scale
         )
@@ -262,11 +271,12 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             for index, t in list(enumerate(timesteps))[first:]:
                 if self._interrupt:
                     continue
+                denoiser.guidance = self._guidance_scale  # a callback may have changed it
                 prediction = denoiser(self.scheduler.scale_model_input(state, t), t, index)
                 state = self.scheduler.step(prediction, t, state, return_dict=False, **extra)[0]
                 if callback_on_step_end is not None:
                     offered = {"latents": outside(state, is_clip)}
-                    given = {name: offered[name] for name in callback_on_step_end_tensor_inputs}
+                    given = {name: offered[name] for name in tensor_inputs}
                     changed = callback_on_step_end(self, index, t, given) or {}
                     if "latents" in changed:
                         state = inside(changed["latents"], is_clip)
@@ -349,7 +359,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         """What decides the result of a loop, for its savepoint."""
         reference = denoiser.reference
         return {
-            "stamp": self.stamp, "temporal": hash_weights(self.unet, motion_only=True),
+            "stamp": self.stamp, "switches": active_switches(self.unet, motion=True),
+            "temporal": hash_weights(self.unet, motion_only=True),
             "scheduler": [type(self.scheduler).__name__, dict(self.scheduler.config)],
             "timesteps": timesteps.tolist(), "size": denoiser.size, "guidance": denoiser.guidance,
             "window": (denoiser.window, denoiser.overlap),

@@ -27,6 +27,7 @@ STAMP_PARTS = {
     "config": "another network configuration",
     "weights": "other network weights",
     "adapters": "other LoRA adapters or scales",
+    "freeu": "other settings of FreeU",
     "pose_encoder": "another pose encoder",
     "reference_timestep": "another reference timestep",
     "dtype": "another precision",
@@ -113,20 +114,39 @@ def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int
     config = picture_config(unet)
     state = unet.state_dict().items()
     adapters = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
-    return {
+    stamp = {
         "format": FORMAT,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
         "weights": hash_weights(unet),
-        "adapters": f"{adapter_state(unet)} {_digest(adapters)}" if adapters else "",
+        "adapters": f"{_adapter_state(unet)} {_digest(adapters)}" if adapters else "",
         "pose_encoder": hash_weights(pose_encoder),
         "reference_timestep": str(reference_timestep),
         "dtype": str(getattr(unet, "dtype", next(unet.parameters()).dtype)).removeprefix("torch."),
     }
+    if freeu := _freeu(unet):  # named only when it acts: stamps of old records stay what they were
+        stamp["freeu"] = freeu
+    return stamp
 
 
-def adapter_state(unet: nn.Module) -> str:
+def active_switches(unet: nn.Module, motion: bool = False) -> str:
+    """What acts besides weights: LoRA adapters, of motion modules too when `motion`, and FreeU."""
+    return f"{_adapter_state(unet, motion)} {_freeu(unet)}"
+
+
+def _freeu(unet: nn.Module) -> str:
+    """FreeU scales what the last blocks see, and with it the keys that an extract pass leaves."""
+    blocks: Any = getattr(unet, "up_blocks", ())
+    scales = [getattr(block, name, None) for block in blocks for name in ("s1", "s2", "b1", "b2")]
+    return "" if not any(scales) else " ".join(map(str, scales[:4]))
+
+
+def _adapter_state(unet: nn.Module, motion: bool = False) -> str:
     """Which LoRA adapters act, and how strongly, in a few hex digits; empty without any."""
-    layers: list[tuple[str, Any]] = [(n, m) for n, m in unet.named_modules() if hasattr(m, "lora_A")]
+    layers: list[tuple[str, Any]] = [
+        (n, m)
+        for n, m in unet.named_modules()
+        if hasattr(m, "lora_A") and (motion or ".motion_modules." not in n)
+    ]
     if not layers:
         return ""
     state = [
@@ -138,8 +158,9 @@ def adapter_state(unet: nn.Module) -> str:
 
 def hash_weights(module: nn.Module, motion_only: bool = False) -> str:
     """Sixteen hex digits over names and bytes, LoRA adapters apart, of what an extract pass uses (or of the
-    motion modules alone); 0.1 s for the embedded model, some seconds for Stable Diffusion 1.5."""
-    state = {n.replace(".base_layer", ""): t for n, t in module.state_dict().items() if ".lora_" not in n}
+    motion modules alone, with theirs); 0.1 s for the embedded model, seconds for Stable Diffusion 1.5."""
+    state = module.state_dict().items()
+    state = {n.replace(".base_layer", ""): t for n, t in state if motion_only or ".lora_" not in n}
     return _digest({n: t for n, t in state.items() if (".motion_modules." in n) == motion_only})
 
 

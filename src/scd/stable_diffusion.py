@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 
 from scd.loading import find_variant, load_network
 from scd.pose_encoder import PoseEncoder
@@ -42,6 +42,7 @@ CLIP_LEFT_OVER = (
 def components(
     source: str | Path,
     image_encoder: str | Path | None,
+    motion_adapter: str | Path | MotionAdapter | None,
     prediction_type: Literal["v_prediction", "epsilon"],
     variant: str | None,
     seed: int,
@@ -70,6 +71,7 @@ def components(
             f"{vae.config.latent_channels}: an inpainting or depth network; give the plain one"
         )
     networks["image_encoder"] = None if image_encoder is None else _clip(image_encoder, unet, options)
+    networks["motion_adapter"] = _motion(motion_adapter, options)
     # As many halvings as the VAE: the features must lie on the latents' grid
     channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
     with torch.random.fork_rng(devices=[]):
@@ -92,7 +94,7 @@ def _known(options: dict[str, Any], variant: str | None) -> dict[str, Any]:
     return options if variant is None else {**options, "variant": variant}
 
 
-def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any]) -> Any:
+def _clip(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
     """A CLIP vision encoder with projection from a folder of its own, or the image_encoder/ of a pipeline."""
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils import logging
@@ -120,15 +122,29 @@ def _clip(source: str | Path, unet: UNet2DConditionModel, options: dict[str, Any
     return encoder.eval()
 
 
-def _scheduler(source: str | Path, prediction_type: str) -> DDIMScheduler:
+def _motion(source: str | Path | MotionAdapter | None, options: dict[str, Any]) -> MotionAdapter | None:
+    """AnimateDiff's temporal layers in diffusers' layout, as v1-5-2 is published."""
+    if source is None or isinstance(source, MotionAdapter):
+        return source
+    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+        raise UserError(
+            f"{source}: there is no config.json; give the folder of a MotionAdapter in diffusers layout, "
+            "such as guoyww/animatediff-motion-adapter-v1-5-2"
+        )
+    return load_network(MotionAdapter, source, **_known(options, find_variant(Path(source))))
+
+
+def _scheduler(source: str | Path, prediction_type: Any) -> DDIMScheduler:
     """The folder's betas; v-prediction comes with zero-terminal SNR and trailing spacing, as one bundle (Lin
     et al. 2023)."""
     path = Path(source) / "scheduler" / "scheduler_config.json"
     try:
-        saved = json.loads(path.read_text()) if Path(source).exists() else dict(
-            DDIMScheduler.load_config(str(source), subfolder="scheduler")
-        )  # fmt: skip
-        betas = {name: saved[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+        if Path(source).exists():
+            saved = json.loads(path.read_text())
+        else:
+            found: Any = DDIMScheduler.load_config(str(source), subfolder="scheduler")
+            saved = dict(found)
+        betas: dict[str, Any] = {name: saved[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: no readable scheduler config with its betas ({error})") from error
     return DDIMScheduler(
