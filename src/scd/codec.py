@@ -17,12 +17,9 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
-REFINE_DILATIONS = (2, 4, 1)  # of the refinement's convolutions: it sees 19 pixels, several patches
-
-
 class PatchCodec(ModelMixin, ConfigMixin):
-    """encode = strided convolution, decode = transposed convolution (+ an optional small refinement, which
-    `scd.refine` trains to mend block edges and what a network leaves wrong).
+    """encode = strided convolution, decode = transposed convolution (+ an optional small refinement of block
+    edges).
 
     `scaling_factor` brings latents to unit standard deviation, as everywhere in diffusers;
     `block_out_channels` is there because pipelines read the downsampling factor from its length.
@@ -42,13 +39,11 @@ class PatchCodec(ModelMixin, ConfigMixin):
         self.decoder = nn.ConvTranspose2d(latent_channels, 3, patch_size, stride=patch_size)
         self.refine = None
         if refine_channels:
-            layers: list[nn.Module] = [nn.Conv2d(3, refine_channels, 3, padding=1), nn.SiLU()]
-            for dilation in REFINE_DILATIONS:
-                same = nn.Conv2d(
-                    refine_channels, refine_channels, 3, padding=dilation, dilation=dilation
-                )
-                layers += [same, nn.SiLU()]
-            self.refine = nn.Sequential(*layers, nn.Conv2d(refine_channels, 3, 3, padding=1))
+            self.refine = nn.Sequential(
+                nn.Conv2d(3, refine_channels, 3, padding=1), nn.SiLU(),
+                nn.Conv2d(refine_channels, refine_channels, 3, padding=1), nn.SiLU(),
+                nn.Conv2d(refine_channels, 3, 3, padding=1),
+            )  # fmt: skip
             nn.init.zeros_(self.refine[-1].weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(self.refine[-1].bias)  # pyright: ignore[reportArgumentType]
 

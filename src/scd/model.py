@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, MotionAdapter, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    LCMScheduler,
+    MotionAdapter,
+    UNet2DConditionModel,
+)
 
 from scd.backbones.motion import has_motion, new_motion_adapter
 from scd.checkpoint import checkpoints, export
@@ -202,20 +208,17 @@ def build_pose_encoder(network: NetworkConfig) -> PoseEncoder:
     )
 
 
-def build_scheduler(network: NetworkConfig) -> DDIMScheduler:
+def build_scheduler(network: NetworkConfig) -> DDIMScheduler | LCMScheduler:
     """Zero-terminal SNR with trailing spacing (Lin et al. 2023), as one bundle: what is trained is what is
     sampled."""
-    return DDIMScheduler(
-        beta_start=network.beta_start,
-        beta_end=network.beta_end,
-        beta_schedule="scaled_linear",
-        prediction_type=network.prediction_type,
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=0,
-    )
+    schedule: dict[str, Any] = {
+        "beta_start": network.beta_start, "beta_end": network.beta_end, "beta_schedule": "scaled_linear",
+        "prediction_type": network.prediction_type, "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
+    }  # fmt: skip
+    if network.sampler == "lcm":
+        return LCMScheduler(**schedule, original_inference_steps=100)  # the most steps it can take
+    return DDIMScheduler(**schedule)
 
 
 def world_version_of(folder: Path) -> int | None:
