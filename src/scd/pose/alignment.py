@@ -10,19 +10,16 @@ from numpy.typing import NDArray
 from scd.pose.retarget import HIPS, MIN_SCORE, Body, limb_scales, retarget
 from scd.types import BODY_NAMES, Pose, PoseClip, UserError
 
-ENOUGH = 0.6  # below this score a warning is due: half-body references with dancing legs have 0.4 to 0.6
+ENOUGH = 0.65  # below, a warning is due: a reference cut at the hips has 0.6, one cut at the knees 0.8
 
-# How far down a body is in the picture, and which joints show it.
-_EXTENTS = (
-    ("shoulders", "arms and trunk"), ("hip", "hips"), ("knee", "knees"), ("ankle", "feet"),
-)  # fmt: skip
+# How far down a body is seen: where it is cut, what it shows.
 _CUT = ("at the chest", "at the hips", "at the knees", "nowhere")
 _SHOWS = ("nothing below the chest", "hips", "legs", "legs and feet")
 # Width of the shoulders over the trunk's length, signed: 0.6 to 0.75 seen from the front, less than this seen
 # from the side (turned by over 60 degrees), negative from behind.
 _SIDE = 0.33
 _VIEWS = ("behind", "the side", "the front")
-_SAME_VIEW = (1.0, 0.6, 0.2)  # what a frame is worth by how many views apart it is
+_SAME_VIEW = (1.0, 0.5, 0.2)  # what a frame is worth by how many views apart it is
 _FAR_POSE = 0.15  # 1 - cosine of the nearest driving pose; standing people among each other have under 0.05
 
 

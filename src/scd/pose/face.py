@@ -71,7 +71,8 @@ def face_motion(
     nearest = np.argsort(difference, kind="stable")[:NUM_NEAREST]
     if difference[nearest[0]] > LARGEST_DIFFERENCE:
         return nothing
-    nearest = nearest[difference[nearest] <= LARGEST_DIFFERENCE]
+    # Those as near as the nearest, nearly: a face that laughs is no measure for one that does not.
+    nearest = nearest[difference[nearest] <= 1.2 * difference[nearest[0]]]
     known = ~np.isnan(aligned[nearest, :, 0]).all(0) & own
     if not known[_NOSE_TIP]:
         return nothing

@@ -82,7 +82,7 @@ def _box(image: Picture, pose: Pose, number: str, colour: tuple[int, int, int]) 
     margin = 0.05 * max(right - left, bottom - top)
     corners = np.array([left - margin, top - margin, right + margin, bottom + margin]).clip(-9999, 9999)
     left, top, right, bottom = np.rint(corners).astype(int).tolist()
-    cv2.rectangle(image, (left, top), (right, bottom), colour, 1, cv2.LINE_AA)
+    cv2.rectangle(image, (left, top), (right, bottom), colour, max(1, image.shape[0] // 256))
     if number:
         x, y = min(max(left, 0), width - 18), min(max(top, 0), height - 22)
         cv2.rectangle(image, (x, y), (x + 17, y + 21), colour, cv2.FILLED)

@@ -86,8 +86,8 @@ _TREE: tuple[tuple[int | slice, tuple[tuple[str, str], ...]], ...] = (
 
 NUM_NEAREST = 8  # driving frames that the first guess of the scale, and the ground, are taken from
 # On 240 clips of drawn people (drivers of other proportions; references standing, and in two random postures)
-# the median joint is 1.2 % of the picture's height away from the truth, 6.7 % without retargeting. Half or
-# twice POSE_WIDTH or PRIOR changes that by under 1 % of it, LIMB_WIDTH by 13 to 23 %.
+# the median joint is 1.1 % of the picture's height away from the truth, 6.7 % without retargeting. Half or
+# twice POSE_WIDTH or PRIOR changes that by under 1 % of it, LIMB_WIDTH by 15 to 23 %.
 POSE_WIDTH = 0.2  # of the pose distance (1 - cosine): how fast a frame's say falls with its distance
 LIMB_WIDTH = 0.1  # of the limb's length: the same for how well this very limb agrees with the reference's
 PRIOR = 1.0  # frames that agree count against this many frames that say "as the torso"
@@ -274,7 +274,7 @@ def _offsets(body: Body, own: Body, points: NDArray, scales: Scales, fps: float)
         known = feet.any(1)
         low = np.where(feet, body.points[:, ankles, 1], -np.inf).max(1)
         ground = own.points[0, ankles, 1][stands].max()
-        driver_ground = _ground(low, known, scales, fps, body)
+        driver_ground = _ground(low, known, body, own, scales, fps)
         moved = np.where(feet, points[:, ankles, 1], -np.inf).max(1)
         with np.errstate(invalid="ignore"):
             down = ground - scales.torso * (driver_ground - low) - moved
@@ -282,9 +282,10 @@ def _offsets(body: Body, own: Body, points: NDArray, scales: Scales, fps: float)
     return offsets
 
 
-def _ground(low: NDArray, known: NDArray, scales: Scales, fps: float, body: Body) -> float:
-    """The y of the ground under the driver, pixels: the lowest ankle in the frames that are most like the
-    reference's pose and not in the air.
+def _ground(low: NDArray, known: NDArray, body: Body, own: Body, scales: Scales, fps: float) -> float:
+    """The y of the ground under the driver, pixels: the lowest ankle in the frames whose legs stand most like
+    the reference's and that are not in the air. (A foot put forward is lower in the picture on the same
+    ground.)
 
     In the air: higher than the ankles are within 0.7 s before or after (the longest jump of a person lasts
     that long) by over a twentieth of the figure.
@@ -292,9 +293,14 @@ def _ground(low: NDArray, known: NDArray, scales: Scales, fps: float, body: Body
     reach = max(1, round(0.7 * fps))
     size = _figure_height(body, low, known)
     floor = np.array([low[max(0, t - reach) : t + reach + 1].max() for t in range(len(low))])
-    grounded = known & (low >= floor - 0.05 * size)
-    order = np.argsort(scales.distance, kind="stable")
-    return float(np.median(low[order[grounded[order]][:NUM_NEAREST]]))
+    grounded = np.flatnonzero(known & (low >= floor - 0.05 * size))
+    pairs = np.array([*LIMBS["hip"], *LIMBS["thigh"], *LIMBS["shin"], _limb("right_ankle", "left_ankle")])
+    limbs, weights = _limbs(body, pairs)
+    target, target_weights = (array[0] for array in _limbs(own, pairs))
+    every = np.ones(len(pairs), bool)
+    distance, _ = _pose_distance(limbs, target, weights * target_weights, target_weights, every)
+    order = np.lexsort((scales.distance[grounded], distance[grounded]))
+    return float(np.median(low[grounded[order][:NUM_NEAREST]]))
 
 
 def _figure_height(body: Body, low: NDArray, known: NDArray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def fill_gaps(
 def in_words(frames: Sequence[int]) -> str:
     """Frame numbers for a person to read: "3, 7-12"."""
     starts = [i for i, t in enumerate(frames) if i == 0 or t != frames[i - 1] + 1]
-    runs = [(frames[i], frames[j - 1]) for i, j in zip(starts, [*starts[1:], len(frames)], strict=True)]
+    runs = [(frames[i], frames[j - 1]) for i, j in pairwise([*starts, len(frames)])]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
