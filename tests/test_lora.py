@@ -8,21 +8,25 @@ import pytest
 import torch
 from conftest import make_picture, make_pipeline, make_pose
 from safetensors.torch import save_file
+from test_clips import make_clip, make_motion_pipeline
 
+from scd.backbones.motion import has_motion
 from scd.reference import StaleReference
 
 RANK = 4
 
 
-def targets(pipe, everything):
-    """Linear and convolutional layers that a LoRA changes: attention, or all that LCM-LoRA touches."""
+def targets(pipe, everything, motion=False):
+    """Linear and convolutional layers that a LoRA changes: attention, or all that LCM-LoRA touches; of the
+    picture network, or of the motion modules."""
     attention = ("to_q", "to_k", "to_v", "to_out.0")
     all_of_lcm = (
         *attention, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
         "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv",
     )  # fmt: skip
     ends = all_of_lcm if everything else attention
-    return {n: m for n, m in pipe.unet.named_modules() if n.endswith(ends)}
+    layers = {n: m for n, m in pipe.unet.named_modules() if n.endswith(ends)}
+    return {n: m for n, m in layers.items() if (".motion_modules." in n) == motion}
 
 
 def matrices(layer, g):
@@ -35,11 +39,11 @@ def matrices(layer, g):
     return tuple(torch.randn(shape, generator=g) for shape in shapes)
 
 
-def write(path, pipe, layout):
+def write(path, pipe, layout, motion=False):
     """A file in the layout of diffusers' training scripts, of kohya's with a text encoder and alphas, or of
     LCM-LoRA (kohya's names, every kind of layer). Returns the change of each weight."""
     g, state, change = torch.Generator().manual_seed(3), {}, {}
-    for name, layer in targets(pipe, everything=layout == "lcm").items():
+    for name, layer in targets(pipe, layout == "lcm", motion).items():
         down, up = (0.1 * m for m in matrices(layer, g))
         if layout == "diffusers":
             state[f"unet.{name}.lora_A.weight"], state[f"unet.{name}.lora_B.weight"] = down, up
@@ -61,22 +65,31 @@ def write(path, pipe, layout):
 
 
 def paint(pipe, reference):
-    return pipe(
-        reference, make_pose(1), generator=torch.Generator().manual_seed(0), output_type="latent"
-    ).images
+    """A picture; of a motion network, a clip."""
+    poses = make_clip(3) if has_motion(pipe.unet) else make_pose(1)
+    output = pipe(reference, poses, generator=torch.Generator().manual_seed(0), output_type="latent")
+    return output.images if output.frames is None else output.frames
+
+
+def still(pipe, reference):
+    """One picture, of any network."""
+    generator = torch.Generator().manual_seed(0)
+    return pipe(reference, make_pose(1), generator=generator, output_type="latent").images
 
 
 def encode(pipe):
-    return pipe.encode_reference(make_picture(0), make_pose(0))
+    size = (pipe.config.default_size,) * 2
+    return pipe.encode_reference(make_picture(0, size), make_pose(0))
 
 
 def relative(a, b):
     return ((a - b).abs().max() / b.std()).item()
 
 
+@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
 @pytest.mark.parametrize("layout", ["diffusers", "kohya", "lcm"])
-def test_load_scale_fuse_unload(layout, tmp_path, caplog):
-    pipe, path = make_pipeline(), tmp_path / "lora.safetensors"
+def test_load_scale_fuse_unload(layout, network, tmp_path, caplog):
+    pipe, path = network(), tmp_path / "lora.safetensors"
     change = write(path, pipe, layout)
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     plain_reference = encode(pipe)
@@ -90,7 +103,7 @@ def test_load_scale_fuse_unload(layout, tmp_path, caplog):
     loaded = paint(pipe, encode(pipe))
 
     # The truth: the same network with the change added to its weights by hand
-    other = make_pipeline()
+    other = network()
     with torch.no_grad():
         for name, layer in other.unet.named_modules():
             if name in change:
@@ -161,3 +174,43 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(OSError, match="pickled"):
         pipe.load_lora_weights(tmp_path, weight_name="pickled.safetensors")
     assert not any("lora" in name for name in pipe.unet.state_dict())
+
+
+def test_a_lora_of_motion_modules_leaves_references_good(tmp_path):
+    """AnimateDiff's motion LoRA: no reference ever enters temporal layers, so none is stale; pictures stay
+    what they were, clips change, with a picture LoRA beside it too."""
+    pipe, path = make_motion_pipeline(), tmp_path / "motion.safetensors"
+    write(path, pipe, "diffusers", motion=True)
+    reference = encode(pipe)
+    before, picture = paint(pipe, reference), still(pipe, reference)
+    pipe.load_lora_weights(path, adapter_name="camera")
+    moved = paint(pipe, reference)
+    assert relative(moved, before) > 1e-2
+    assert torch.equal(still(pipe, reference), picture)
+    write(tmp_path / "style.safetensors", make_pipeline(), "diffusers")
+    pipe.load_lora_weights(tmp_path / "style.safetensors", adapter_name="style")
+    pipe.set_adapters(["camera", "style"])
+    with pytest.raises(StaleReference, match="LoRA adapters or scales"):
+        paint(pipe, reference)
+    both = encode(pipe)
+    paint(pipe, both)
+    pipe.set_adapters(["camera", "style"], [0.5, 1.0])
+    paint(pipe, both)
+    pipe.unload_lora_weights()
+    assert relative(paint(pipe, reference), before) < 1e-5
+
+
+def test_a_folder_cannot_hold_a_lora_and_says_so(tmp_path):
+    """diffusers writes the layers' inner names, which nothing reads again."""
+    pipe, path = make_pipeline(), tmp_path / "lora.safetensors"
+    write(path, pipe, "diffusers")
+    pipe.load_lora_weights(path)
+    with pytest.raises(ValueError, match=r"call unload_lora_weights\(\) first, or fuse_lora\(\) and then"):
+        pipe.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    painted = paint(pipe, encode(pipe))
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "model")
+    again = type(pipe).from_pretrained(tmp_path / "model")
+    assert relative(paint(again, encode(again)), painted) < 1e-4

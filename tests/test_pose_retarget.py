@@ -407,13 +407,36 @@ def test_references_seen_from_elsewhere(yaw, side):
     assert mirrored.score == pytest.approx(match.score, abs=1e-4)
 
 
-def test_a_figure_that_leaves_the_picture():
+def test_a_figure_that_would_leave_the_picture():
     driver, reference = scene_of(10), scene_of(11)
     postures = np.stack([view.posture for view in driver.clip("walk", 30, 15)])
     postures[:, figures.INDEX["shift_x"]] = np.linspace(0, 2.5, 30)
-    narrow = pose_in(reference, rest(), (256, 128))
-    match = alignment(clip_in(driver, postures, (256, 768)), narrow)
-    assert any("lie outside the reference's picture: leave more room" in reason for reason in match.reasons)
+    driving, narrow = clip_in(driver, postures, (256, 768)), pose_in(reference, rest(), (256, 128))
+    inside = retarget(driving, narrow)
+    assert inside.joints[:, HIPS, 0].max() < 0.9
+    assert inside.joints[0, HIPS, 0].mean() == pytest.approx(narrow.joints[HIPS, 0].mean(), abs=0.02)
+    steps = np.diff(inside.joints[:, HIPS, 0].mean(1))
+    assert (steps > 0).all()  # it still walks, in shorter steps
+    (reason,) = alignment(driving, narrow).reasons
+    assert reason.startswith("the way to the sides is cut to 1")
+    assert reason.endswith("to stay in the reference's picture: leave more room")
+    whole = retarget(driving, narrow, keep_inside=False)
+    assert whole.joints[-1, HIPS, 0].min() > 1.5
+    np.testing.assert_array_equal(whole.joints[..., 1], inside.joints[..., 1])
+    wide = pose_in(reference, rest(), (256, 1024))
+    np.testing.assert_array_equal(
+        retarget(driving, wide).joints, retarget(driving, wide, keep_inside=False).joints
+    )
+
+
+def test_a_figure_that_is_larger_than_the_picture():
+    """The reference is seen near: arms held out to the sides leave its picture."""
+    driving, reference, _ = case(0, "dance")
+    near = to_crop(reference, (0.3, 0.0, 0.9, 0.6), (256, 192))
+    match = alignment(driving, near)
+    assert any(
+        "of the moved joints lie outside the reference's picture" in reason for reason in match.reasons
+    )
 
 
 # ---- detected, not known ----

@@ -7,11 +7,14 @@ import shutil
 import pytest
 import torch
 from conftest import make_picture, make_pose
+from diffusers import MotionAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from sd15_folder import age, make
+from sd15_folder import TINY_UNET, age, make
 
 from scd import SCDPipeline
-from scd.types import UserError
+from scd.backbones import motion
+from scd.stable_diffusion import UNET
+from scd.types import PoseClip, UserError
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,104 @@ def test_a_starting_point_round_trips_with_its_image_encoder(folders, tmp_path):
         a, b = getattr(pipe, name).state_dict(), getattr(again, name).state_dict()
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ---- with a motion adapter ----
+
+# The published config of AnimateDiff v1-5-2; its third setting is one that diffusers no longer knows
+V1_5_2 = {
+    "_class_name": "MotionAdapter", "_diffusers_version": "0.22.0.dev0", "motion_mid_block_num_layers_per_block": 1,
+    "block_out_channels": [320, 640, 1280, 1280], "motion_layers_per_block": 2, "motion_max_seq_length": 32,
+    "motion_norm_num_groups": 32, "motion_num_attention_heads": 8, "use_motion_mid_block": True,
+}  # fmt: skip
+
+
+def write_adapter(folder, seed=0, **changes):
+    """AnimateDiff v1-5-2's layout, few channels, weights that do something; half precision only, as some
+    downloads are."""
+    shape = {"block_out_channels": TINY_UNET["block_out_channels"], "motion_layers_per_block": 1,
+             "motion_norm_num_groups": 8, "motion_num_attention_heads": 2, **changes}  # fmt: skip
+    torch.manual_seed(seed)
+    adapter = MotionAdapter(**shape)
+    for layer in motion.temporal_layers(adapter):
+        torch.nn.init.normal_(layer.proj_out.weight, std=0.1)
+    adapter.half().save_pretrained(folder, variant="fp16")
+    config = {**V1_5_2, **shape}
+    (folder / "config.json").write_text(json.dumps(config))
+    return adapter.float()
+
+
+def paint_clip(pipe, frames):
+    reference = pipe.encode_reference(make_picture(0, (64, 64)), make_pose(0))
+    poses = make_pose(1) if not frames else PoseClip.from_poses([make_pose(1 + i) for i in range(frames)], 30.0)
+    output = pipe(reference, poses, num_inference_steps=2, output_type="pt",
+                  generator=torch.Generator().manual_seed(0))  # fmt: skip
+    return output.frames if frames else output.images
+
+
+def test_a_motion_adapter_joins_the_network(folders, tmp_path):
+    adapter = write_adapter(tmp_path / "motion")
+    pipe = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
+    assert type(pipe.unet).__name__ == "UNetMotionModel"
+    state, wanted = pipe.unet.state_dict(), adapter.state_dict()
+    temporal = {k for k in state if ".motion_modules." in k}
+    assert temporal == wanted.keys()
+    assert all(torch.equal(state[k], wanted[k]) and state[k].dtype == torch.float32 for k in temporal)
+    assert {k: v for k, v in state.items() if k not in temporal}.keys() == load_file(
+        folders[0] / "unet" / "diffusion_pytorch_model.safetensors"
+    ).keys()
+    frames = paint_clip(pipe, 3)
+    assert tuple(frames.shape) == (1, 3, 3, 64, 64)
+    pictures = SCDPipeline.from_stable_diffusion(*folders)
+    assert torch.equal(paint_clip(pipe, 0), paint_clip(pictures, 0)), "a picture never enters temporal layers"
+    # An adapter that is at hand is taken as it is
+    given = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=adapter)
+    assert given.motion_adapter is adapter
+    assert torch.equal(paint_clip(given, 3), frames)
+    pipe.save_pretrained(tmp_path / "start")
+    assert (paint_clip(SCDPipeline.from_pretrained(tmp_path / "start"), 3) - frames).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"motion_layers_per_block": 2},
+        {"block_out_channels": (32, 64, 64)},
+        {"block_out_channels": (64, 64, 64, 64)},
+    ],
+    ids=["layers", "levels", "channels"],
+)
+def test_an_adapter_of_another_shape_is_one_line(folders, tmp_path, changes):
+    write_adapter(tmp_path / "motion", **changes)
+    with pytest.raises(UserError, match=r"^\S+/motion: this motion adapter was made for another network: ") as e:
+        SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
+    assert "\n" not in str(e.value)
+
+
+def test_every_key_of_an_adapter_is_accounted_for(folders, tmp_path):
+    write_adapter(tmp_path / "motion")
+    file, name = next((tmp_path / "motion").glob("*.safetensors")), "mid_block.motion_modules.0.proj_out.bias"
+    edit(file, lambda s: s.update({"odd": s.pop(name)}))
+    with pytest.raises(UserError, match=rf"motion: .*MotionAdapter: missing: {name}; left over: odd$"):
+        SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
+    with pytest.raises(UserError, match=r"give the folder of a MotionAdapter in diffusers layout, such as guoyww"):
+        SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path)
+    with pytest.raises(UserError, match=r"^nobody/nothing: cannot be loaded"):
+        SCDPipeline.from_stable_diffusion(*folders, motion_adapter="nobody/nothing")
+    # ... and when a saved pipeline is read again
+    write_adapter(tmp_path / "whole")
+    pipe = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "whole")
+    pipe.save_pretrained(tmp_path / "start")
+    edit(next((tmp_path / "start" / "motion_adapter").glob("*.safetensors")), lambda s: s.pop(name))
+    with pytest.raises(UserError, match=rf"start/motion_adapter: .*missing: {name}$"):
+        SCDPipeline.from_pretrained(tmp_path / "start")
+
+
+def test_the_published_adapter_fits_the_published_network():
+    """Shapes only, on torch's meta device: 859.5 M + 453.2 M parameters."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**UNET)
+        adapter = MotionAdapter.from_config({k: v for k, v in V1_5_2.items() if not k.startswith("_")})
+        joined = motion.join(unet, adapter)
+    counts = [sum(p.numel() for p in network.parameters()) for network in (unet, adapter, joined)]
+    assert counts == [859_520_964, 453_208_320, 859_520_964 + 453_208_320]

@@ -280,6 +280,24 @@ def test_dropped_frames_are_held(tmp_path):
     assert numbers(clip) == [max(t for t in times if t <= k) for k in range(24)]
 
 
+def test_a_clock_that_jumps(tmp_path, caplog):
+    """Joined recordings: a frame an hour late is the next frame, not 86,400 copies of the one before."""
+    times = [k if k < 12 else k + 24 * 3600 for k in range(24)]
+    path = make(tmp_path / "a.mkv", [frame(k) for k in range(24)], 24, times=times)
+    clip = open_clip(path)
+    assert (clip.rate, clip.num_frames, numbers(clip)) == (24, 24, list(range(24)))
+    assert numbers(open_clip(path, start=0.75)) == list(range(18, 24))
+    notes = {record.getMessage() for record in caplog.records}
+    assert notes == {f"{path}: its clock jumps by 3600 s, which are left out"}
+    slides = make(
+        tmp_path / "b.mkv", [frame(k) for k in range(3)], 24, times=[0, 2880, 5760]
+    )  # 2 minutes each
+    assert (open_clip(slides).rate, numbers(open_clip(slides, fps=Fraction(1, 60)))) == (
+        Fraction(1, 120),
+        [0, 0, 1, 1, 2, 2],
+    )
+
+
 def _turn(path: Path, a: int, b: int, c: int, d: int) -> None:
     """Write a display matrix into an mp4's track header, as a phone does: x' = a x + c y, y' = b x + d y."""
     data = bytearray(path.read_bytes())

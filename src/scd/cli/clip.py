@@ -22,6 +22,7 @@ from scd.cli.job import (
     is_pose_file,
     parse_canvas,
     parse_person,
+    place_of,
     require_apart,
     require_free,
 )
@@ -31,6 +32,7 @@ from scd.cli.terminal import progress
 from scd.media.picture import settings_beside
 from scd.pose import detect
 from scd.pose.draw import draw_pose
+from scd.pose.files import read_poses
 from scd.pose.preview import preview_frames
 from scd.pose.track import Seen
 from scd.types import Pose, UserError
@@ -172,16 +174,15 @@ def _reference_poses(options: Animate, images: list[Any], detector: str) -> list
 
 def _open(options: Animate, driving: Path, person: Any) -> _Source:
     if is_pose_file(driving) and not _is_frame_folder(driving):
-        from scd.pose.files import read_poses
-
-        poses = frames_of(driving, person, parse_canvas(options.canvas))
-        fps = options.fps or read_poses(driving, parse_canvas(options.canvas)).fps or POSE_FPS
+        file = read_poses(driving, parse_canvas(options.canvas))
+        place, fps = place_of(person, file.frames), options.fps or file.fps or POSE_FPS
         first = round((options.start or 0) * fps)
-        last = len(poses) if options.end is None else round(options.end * fps)
-        poses = poses[first:last][: options.max_frames]
-        if not poses:
-            raise UserError(f"{driving}: --start and --end leave none of its frames")
-        return _Source(driving, fps, None, [Seen(pose) for pose in poses])
+        last = len(file.frames) if options.end is None else round(options.end * fps)
+        frames = file.frames[first:last][: options.max_frames]
+        if not any(place < len(frame) for frame in frames):
+            raise UserError(f"{driving}: person {place + 1} is in none of its {len(frames)} frames")
+        shown = [frame[place] if place < len(frame) else None for frame in frames]
+        return _Source(driving, fps, None, [Seen(p if p and p.scores.any() else None) for p in shown])
     clip = media.open_clip(driving, options.start, options.end, options.fps, options.max_frames)
     return _Source(driving, clip.fps, clip, None)
 

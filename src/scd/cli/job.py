@@ -120,18 +120,9 @@ def is_pose_file(path: Path) -> bool:
 
 
 def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> list[Pose]:
-    """The chosen person in all frames of a pose file. Raises UserError when a frame does not show them.
-
-    "largest" is decided once for the whole file: the same place in a file is the same person.
-    """
+    """The chosen person in all frames of a pose file. Raises UserError when a frame does not show them."""
     frames = read_poses(path, canvas).frames
-    if person == "largest":
-        people = range(max((len(frame) for frame in frames), default=0))
-        place = max(
-            people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0
-        )
-    else:
-        place = person - 1
+    place = place_of(person, frames)
     for number, frame in enumerate(frames, 1):
         if place >= len(frame) or not frame[place].scores.any():
             raise UserError(
@@ -139,6 +130,17 @@ def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> lis
                 "choose another --person"
             )
     return [frame[place] for frame in frames]
+
+
+def place_of(person: Person, frames: Sequence[Sequence[Pose]]) -> int:
+    """The chosen person's place in every frame of a pose file, from 0. "largest" is decided once for the
+    whole file: the same place in a file is the same person."""
+    if person != "largest":
+        return person - 1
+    people = range(max((len(frame) for frame in frames), default=0))
+    return max(
+        people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0
+    )
 
 
 def parse_person(text: str | int) -> Person:

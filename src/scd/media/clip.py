@@ -208,7 +208,9 @@ class _Animation:
         """The same Pillow image, drawn to one frame after the other, up to the first that is damaged."""
         path, number = self._path, 0
         try:
-            with open_picture(path) as image:
+            with quiet_pillow():
+                opened = open_picture(path)
+            with opened as image:
                 # An animated PNG may begin with a picture for programs that cannot animate.
                 first = int(image.info.get("default_image", False))
                 for number in count():

@@ -31,7 +31,7 @@ SETTINGS_KEY = "scd"
 # What Pillow's readers raise on damaged files; found by damaging files of 19 kinds, 150 times each.
 DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
-    struct.error, zlib.error,
+    struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -74,6 +74,7 @@ def quiet_pillow() -> Iterator[None]:
     """Pillow warns of odd metadata; it has no bearing on the pixels."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         yield
 
 

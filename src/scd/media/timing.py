@@ -14,6 +14,7 @@ from scd.types import UserError
 
 DEFAULT_RATE = Fraction(30)  # frames per second where nothing says so: a folder of frames, a single picture
 
+_LONGEST_STEP = 60.0  # seconds
 _NTSC = Fraction(1000, 1001)
 _COMMON = sorted(
     [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120, 240)]
@@ -35,7 +36,7 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     whole = round(fps * 1.001)
     if abs(fps * 1.001 - whole) < 5e-4:  # 23.976, 29.97, 59.94 and 119.88 miss by 2e-5 to 1.2e-4
         return whole * _NTSC
-    return Fraction(fps).limit_denominator(10_000)
+    return _fraction(fps, 10_000)
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,18 @@ def timing_of(
     `last` is how long the last frame stays (0 = unknown), `tick` the resolution of the clock that the times
     were rounded to, both in seconds, and `stated` the rate that the file claims; it is believed when the
     times agree. Frames of which 90 % come evenly have the rate of these (phones pause and stumble), others
-    the average; either becomes the common rate within 1 %.
+    the average; either becomes the common rate within 1 %. A gap of over a minute and 100 usual steps is a
+    clock that jumps (joined or damaged recordings), and becomes one usual step.
     """
     if len(times) == 1:
         rate = stated or DEFAULT_RATE
         return Timing(times, max(last, 1 / float(rate)), rate)
     steps = np.diff(times)
     step = float(np.median(steps))
+    jumps = steps > max(_LONGEST_STEP, 100 * step)
+    if jumps.any():
+        steps[jumps] = step
+        times = [0.0, *np.cumsum(steps).tolist()]
     regular = np.abs(steps - step) <= max(step / 4, 1.5 * tick)
     num_steps = len(steps)
     if regular.mean() >= 0.9:  # a gap counts as the frames that it should have had
@@ -69,7 +75,7 @@ def timing_of(
     mean = times[-1] / num_steps
     end = times[-1] + max(last, step)
     if np.ptp(steps) < 1e-9 and not stated:  # 3 centiseconds in a GIF are 100 / 3 and not 30
-        return Timing(times, end, Fraction(1 / mean).limit_denominator(1001))
+        return Timing(times, end, _fraction(1 / mean))
     if np.abs(steps - mean).max() <= 1.5 * tick + 1e-9:
         tolerance = 2 * tick / times[-1] + 1e-9
         if stated and abs(float(stated) * mean - 1) <= tolerance:
@@ -78,7 +84,11 @@ def timing_of(
         tolerance = 0.01
     common = min(_COMMON, key=lambda one: abs(float(one) * mean - 1))
     close = abs(float(common) * mean - 1) <= tolerance
-    return Timing(times, end, common if close else Fraction(1 / mean).limit_denominator(1001))
+    return Timing(times, end, common if close else _fraction(1 / mean))
+
+
+def _fraction(rate: float, largest: int = 1001) -> Fraction:
+    return Fraction(rate).limit_denominator(largest) or Fraction(rate)  # a frame per hour is not none at all
 
 
 def on_grid(

@@ -145,9 +145,13 @@ class VideoFile:
             scan = _scan(container, stream)
         if not scan.times:
             self._no_frames()
-        self._first, self._counted = scan.times[0], scan.counted
+        self._counted, self._first = scan.counted, scan.times[0]
         times = [(tick - self._first) * self._tick for tick in scan.times]
         self.timing = timing_of(times, scan.last * self._tick, self._tick, stated)
+        self._time_of = dict(zip(scan.times, self.timing.times, strict=True))
+        self._smooth = self.timing.times[-1] == times[-1]  # the clock does not jump
+        if not self._smooth:
+            self._note("%s: its clock jumps by %.0f s, which are left out", times[-1] - self.timing.times[-1])
         _, frame = next(self._decoded(None), (0.0, None))
         if frame is None:
             self._no_frames()
@@ -166,7 +170,7 @@ class VideoFile:
 
     def _from(self, start: float) -> Iterator[tuple[float, Any]]:
         for earlier in _AIMS:
-            if start - earlier > _WORTH_SEEKING and not self._counted:
+            if start - earlier > _WORTH_SEEKING and not self._counted and self._smooth:
                 frames = self._decoded(start - earlier)
                 first = next(frames, None)
                 if first is not None and first[0] <= start:
@@ -193,7 +197,7 @@ class VideoFile:
                 if self._counted or frame.pts is None:
                     time = times[min(number, len(times) - 1)]
                 else:
-                    time = (frame.pts - self._first) * self._tick
+                    time = self._time_of.get(frame.pts, (frame.pts - self._first) * self._tick)
                 number += 1
                 yield time, frame
         if number and time + step / 2 < times[-1]:
@@ -229,6 +233,8 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
             packet = next(packets, None)
         except av.FFmpegError:
             yield None
+            return
+        except IndexError:  # PyAV's, at the end of a file in which more streams turned up than at its start
             return
         if packet is None:
             return

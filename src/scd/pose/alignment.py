@@ -37,19 +37,21 @@ class Alignment:
 
 
 def alignment(driving: PoseClip, reference: Pose) -> Alignment:
-    """The product of four numbers in 0..1: shown parts of the body, side it is seen from, pose of the nearest
-    frame, and how much of the retargeted figure stays in the reference's picture."""
+    """The product of five numbers in 0..1: shown parts of the body, side it is seen from, pose of the nearest
+    frame, how much of the retargeted figure and how much of its way fits into the reference's picture."""
     try:
         scales = limb_scales(driving, reference)
     except UserError as error:
         return Alignment(0.0, (str(error),))
     body = Body.of(driving.joints, driving.scores, driving.size)
     own = Body.of(reference.joints[None], reference.scores[None], reference.size)
+    moved = retarget(driving, reference, "none")
     judged = [
         _parts(body, own),
         _view(body, own),
         _pose(float(scales.distance.min())),
-        _inside(retarget(driving, reference, "none"), int(_extent(own)[0])),
+        _inside(moved, int(_extent(own)[0])),
+        _travel(moved, retarget(driving, reference, "none", keep_inside=False)),
     ]
     reasons = sorted((one for one in judged if one[1]), key=lambda one: one[0])
     return Alignment(float(np.prod([score for score, _ in judged])), tuple(text for _, text in reasons))
@@ -124,3 +126,16 @@ def _inside(clip: PoseClip, extent: int) -> tuple[float, str]:
     if share > 0.95:
         return share, ""
     return share, f"{1 - share:.0%} of the moved joints lie outside the reference's picture: leave more room"
+
+
+def _travel(moved: PoseClip, whole: PoseClip) -> tuple[float, str]:
+    """Whether the way to the sides had to be shortened to stay in the picture."""
+    neck = moved.scores[:, 1] > 0
+    if not neck.any():
+        return 1.0, ""
+    short, full = (float(np.ptp(clip.joints[neck, 1, 0])) for clip in (moved, whole))
+    share = short / full if full > 0.05 else 1.0
+    if share > 0.9:
+        return 1.0, ""
+    text = f"the way to the sides is cut to {share:.0%} to stay in the reference's picture: leave more room"
+    return 0.7 + 0.3 * share, text

@@ -190,12 +190,17 @@ def _pose_distance(
     return np.where(enough, 1 - cosine, 2.0), np.where(enough, np.log(theirs / ours) / 2, 0.0)
 
 
-def retarget(driving: PoseClip, reference: Pose, face: FaceMode = "full") -> PoseClip:
+def retarget(
+    driving: PoseClip, reference: Pose, face: FaceMode = "full", keep_inside: bool = True
+) -> PoseClip:
     """The driver's motion as the reference's body would do it, on the reference's canvas.
 
     `driving` has T frames of any size; `reference` is the pose found in the reference picture. The result has
     the reference's size, the clip's frame rate and scores. At its start the figure stands where the reference
     stands; travel and jumps are scaled; joints may come to lie outside 0..1.
+
+    `keep_inside` shortens the way to the sides, by one factor for the clip, where the figure would walk out
+    of the reference's picture: a driver who crosses a wide picture would leave a portrait one empty.
 
     `face` "full" carries all 68 points, "eyes-mouth" drops the others, "none" drops all of them. They move as
     the driver's do, in the shape of the reference's face (see `scd.pose.face`).
@@ -209,7 +214,8 @@ def retarget(driving: PoseClip, reference: Pose, face: FaceMode = "full") -> Pos
     own = Body.of(reference.joints[None], reference.scores[None], reference.size)
     motion = face_motion(body.points[:, FACE], body.scores[:, FACE], own.points[0, FACE], own.scores[0, FACE])
     points = _carried(body, scales, motion)
-    points += _offsets(body, own, points, scales, driving.fps)[:, None]
+    width = reference.size[1] if keep_inside else np.inf
+    points += _offsets(body, own, points, scales, driving.fps, width)[:, None]
     scores = driving.scores.copy()
     if face != "full":
         keep = np.zeros(FACE.stop - FACE.start, bool)
@@ -243,12 +249,15 @@ def _like(array: NDArray, child: int | slice) -> NDArray:
     return array[:, None] if isinstance(child, slice) else array
 
 
-def _offsets(body: Body, own: Body, points: NDArray, scales: Scales, fps: float) -> NDArray[np.float64]:
+def _offsets(
+    body: Body, own: Body, points: NDArray, scales: Scales, fps: float, width: float
+) -> NDArray[np.float64]:
     """How far each frame's figure is moved, (T, 2) pixels.
 
-    Across: the hips (else the neck) begin at the reference's and travel as the driver's, scaled. Down: the
-    lowest ankle keeps its scaled height above the ground that the reference stands on; without ankles, hips
-    or neck again. A frame without these points takes the mean between its neighbours'.
+    Across: the hips (else the neck) begin at the reference's and travel as the driver's, scaled, and cut to
+    stay within `width` pixels. Down: the lowest ankle keeps its scaled height above the ground that the
+    reference stands on; without ankles, hips or neck again. A frame without these points takes the mean
+    between its neighbours'.
     """
     offsets = np.zeros((len(points), 2))
     for joint in (HIPS, _J["neck"], _J["nose"]):
@@ -264,7 +273,9 @@ def _offsets(body: Body, own: Body, points: NDArray, scales: Scales, fps: float)
     start = np.median(path[seen][: max(1, round(0.2 * fps))], 0)
     near = scales.nearest[seen[scales.nearest]]
     level = np.median(path[near], 0)[1] if len(near) else start[1]
-    offsets[:, 0] = _filled(place[0] + scales.torso * (path[:, 0] - start[0]) - points[:, joint, 0], seen)
+    travel = scales.torso * (path[:, 0] - start[0])
+    travel *= _share_that_fits(travel[seen], float(place[0]), width, body, points)
+    offsets[:, 0] = _filled(place[0] + travel - points[:, joint, 0], seen)
     down, known = place[1] + scales.torso * (path[:, 1] - level) - points[:, joint, 1], seen
 
     ankles = [_J["right_ankle"], _J["left_ankle"]]
@@ -280,6 +291,18 @@ def _offsets(body: Body, own: Body, points: NDArray, scales: Scales, fps: float)
             down = ground - scales.torso * (driver_ground - low) - moved
     offsets[:, 1] = _filled(down, known)
     return offsets
+
+
+def _share_that_fits(travel: NDArray, place: float, width: float, body: Body, points: NDArray) -> float:
+    """How much of the way to the sides keeps the middle of the figure half its own width away from the edges,
+    0..1."""
+    seen = body.scores[:, : FACE.start] >= MIN_SCORE
+    x = points[:, : FACE.start, 0]
+    span = (np.where(seen, x, -np.inf).max(1) - np.where(seen, x, np.inf).min(1))[seen.any(1)]
+    margin = min(float(np.median(span)) / 2, 0.4 * width) if len(span) else 0.0
+    room = max(place - margin, 0.0), max(width - margin - place, 0.0)
+    needed = max(0.0, -travel.min()), max(0.0, travel.max())
+    return min([1.0, *(have / need for have, need in zip(room, needed, strict=True) if need > have)])
 
 
 def _ground(low: NDArray, known: NDArray, body: Body, own: Body, scales: Scales, fps: float) -> float:

@@ -1,0 +1,237 @@
+"""`scd animate PHOTO DRIVING`: a clip comes out with the driver's rate, length and sound, and goes on where
+it was cut off; what a user gets wrong is one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import complaint
+
+from scd import checkpoint, media, model, world
+from scd.backbones.motion import new_motion_adapter, temporal_layers
+from scd.cli import main
+from scd.config import PRESETS, replace
+from scd.pipeline import SCDPipeline
+from scd.pose.files import write_poses
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FRAMES, FPS = 9, 12.5
+
+
+class FakeDetector:
+    """Finds the same person in every picture, and counts."""
+
+    def __init__(self, pose):
+        self.pose, self.calls = pose, 0
+
+    def detect(self, image):
+        self.calls += 1
+        return [replace(self.pose, size=image.shape[:2])]
+
+
+@pytest.fixture(scope="module")
+def views():
+    return list(world.Scene.from_seed(5).clip("dance", FRAMES, FPS, 96))
+
+
+@pytest.fixture(scope="module")
+def person():
+    return world.Scene.from_seed(3).view(0, size=96)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A picture model, and the same with motion modules that do something."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "NUM_CODEC_PICTURES", 24)
+        pipe = model.build(PRESETS["world-tiny"])
+    torch.manual_seed(0)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    checkpoint.export(pipe, folder / "pictures")
+    adapter = new_motion_adapter(pipe.unet, 2)
+    for layer in temporal_layers(adapter):
+        torch.nn.init.normal_(layer.proj_out.weight, std=0.1)
+    checkpoint.export(SCDPipeline.from_pipe(pipe, motion_adapter=adapter), folder / "clips")
+    return folder
+
+
+@pytest.fixture
+def detector(monkeypatch, person):
+    fake = FakeDetector(person.pose)
+    monkeypatch.setattr("scd.pose.detect.get_detector", lambda name="mediapipe": fake)
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, views, person):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCD_CACHE", str(tmp_path / "cache"))
+    media.write_image("me.png", person.image)
+    media.write_clip("dance.mp4", (v.image for v in views), FPS)
+    write_poses("poses.npz", [[v.pose] for v in views], FPS)
+    return tmp_path
+
+
+@pytest.fixture
+def scd(capsys):
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def animate(scd, models, folder, detector):
+    def run(*arguments, model="clips"):
+        options = ("--model", models / model, "--steps", 3, "--device", "cpu")
+        return scd("animate", "me.png", *arguments, *options)
+
+    return run
+
+
+def frames_of(path):
+    return np.stack(list(media.open_clip(path)))
+
+
+def test_a_clip_with_the_drivers_rate_and_length(animate):
+    code, out, err = animate("dance.mp4", "-o", "out.mp4", "--sheet")
+    assert code == 0, err
+    assert out.splitlines() == [f"out.mp4: {FRAMES} frames, {FRAMES / FPS:.2f} s", "out-sheet.png"]
+    clip = media.open_clip("out.mp4")
+    assert (clip.num_frames, clip.fps, clip.size) == (FRAMES, FPS, (32, 32))
+    record = media.read_settings("out.mp4")
+    assert record["kind"] == "animate-clip"
+    assert record["frames"] == FRAMES
+    assert record["driving"]["path"] == "dance.mp4"
+    assert not list(Path().glob("*.work")), "what was done so far is cleared away"
+
+
+def test_a_default_name_and_no_overwriting(animate, folder):
+    assert animate("dance.mp4")[0] == 0
+    assert (folder / "out" / "me_dance.mp4").is_file()
+    assert "exists already" in complaint(animate("dance.mp4"))
+
+
+def test_part_of_the_driver(animate):
+    assert animate("dance.mp4", "-o", "out.gif", "--start", 0.16, "--max-frames", 4)[0] == 0
+    assert media.open_clip("out.gif").num_frames == 4
+    assert "--start 9: choose" in complaint(animate("dance.mp4", "-o", "b.mp4", "--start", 9))
+
+
+def test_poses_are_found_once(animate, detector):
+    animate("dance.mp4", "-o", "a.mp4")
+    first = detector.calls
+    animate("dance.mp4", "-o", "b.mp4", "--seed", 1)
+    assert detector.calls == first + 1, "the reference again, the clip from the disk"
+    assert not np.array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
+
+
+def test_a_pose_file_drives_a_clip_or_pictures(animate, folder):
+    assert animate("poses.npz", "-o", "out.mp4")[0] == 0
+    assert media.open_clip("out.mp4").fps == FPS
+    code, out, _ = animate("poses.npz", "-o", "out.png")
+    assert code == 0
+    assert len(out.splitlines()) == FRAMES
+
+
+def test_a_preview_stops_before_any_model(animate, monkeypatch):
+    monkeypatch.setattr("scd.cli.clip.load_pipeline", None)
+    code, out, err = animate("dance.mp4", "--preview-pose", "preview.mp4")
+    assert code == 0, err
+    assert out == "preview.mp4\n"
+    clip = media.open_clip("preview.mp4")
+    assert clip.num_frames == FRAMES
+    assert clip.size[1] > 2 * clip.size[0], "three pictures side by side"
+
+
+def test_a_model_of_pictures_says_that_it_flickers(animate):
+    code, _, err = animate("dance.mp4", "-o", "out.mp4", model="pictures")
+    assert code == 0
+    assert "no motion modules: it paints frame by frame, and the clip will flicker" in err
+    assert media.open_clip("out.mp4").num_frames == FRAMES
+
+
+def test_a_clip_cut_off_goes_on(animate, folder, monkeypatch):
+    animate("dance.mp4", "-o", "whole.mp4", "--steps", 6)
+    decode = SCDPipeline.decode_frames
+
+    def cut(self, latents):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(SCDPipeline, "decode_frames", cut)
+    code, _, err = animate("dance.mp4", "-o", "out.mp4")
+    assert code == 130
+    assert not (folder / "out.mp4").exists()
+    assert (folder / "out.mp4.work").is_dir()
+    monkeypatch.setattr(SCDPipeline, "decode_frames", decode)
+    calls = []
+    monkeypatch.setattr("scd.denoiser.Denoiser.__call__", lambda *a: calls.append(a))
+    code, _, err = animate("dance.mp4", "-o", "out.mp4")
+    assert code == 0, err
+    assert calls == [], "all steps were done"
+
+
+def test_two_references_and_the_drivers_body(animate):
+    media.write_image("back.png", world.Scene.from_seed(3).view(1, size=96).image)
+    assert animate("dance.mp4", "-o", "a.mp4", "--more", "back.png")[0] == 0
+    assert animate("dance.mp4", "-o", "b.mp4")[0] == 0
+    options = ("--proportions", "driver", "--no-smooth", "--face", "none")
+    assert animate("dance.mp4", "-o", "c.mp4", *options)[0] == 0
+    a, b, c = (frames_of(f"{name}.mp4") for name in "abc")
+    assert not np.array_equal(b, c)
+    assert a.shape == b.shape
+
+
+def test_what_a_user_gets_wrong(animate, folder):
+    assert "a clip's name ends in .mp4" in complaint(animate("dance.mp4", "-o", "out.avi"))
+    assert "--start: for clips" in complaint(animate("me.png", "-o", "b.png", "--start", 1))
+    (folder / "text.mp4").write_text("no video")
+    assert "text.mp4" in complaint(animate("text.mp4", "-o", "b.mp4"))
+    assert "nowhere.mp4" in complaint(animate("nowhere.mp4", "-o", "b.mp4"))
+    assert "is an input of this command" in complaint(animate("dance.mp4", "-o", "dance.mp4", "--force"))
+    assert not (folder / "b.mp4").exists()
+
+
+def test_nobody_for_a_while(animate, views):
+    """A short gap is filled in and named; a long one is an error that names its frames."""
+
+    def hide(path, hidden):
+        nobody = replace(views[0].pose, scores=views[0].pose.scores * 0)
+        write_poses(path, [[nobody if i in hidden else v.pose, v.pose] for i, v in enumerate(views)], FPS)
+
+    hide("short.npz", {3, 4})
+    code, _, err = animate("short.npz", "-o", "short.mp4", "--person", 1)
+    assert code == 0, err
+    assert "nobody found in 3-4; filled in" in err
+    hide("long.npz", {1, 2, 3, 4, 5, 6, 7})
+    assert "long.npz" in complaint(animate("long.npz", "-o", "long.mp4", "--person", 1))
+
+
+def test_world_clips(scd, folder):
+    assert scd("world", "walk.mp4", "--clip", "walk", "--frames", 5, "--size", 64)[0] == 0
+    clip = media.open_clip("walk.mp4")
+    assert (clip.num_frames, clip.fps, clip.size) == (5, 15.0, (64, 64))
+    assert "one frame or more" in complaint(scd("world", "none.mp4", "--frames", 0))
+
+
+def test_evaluation_of_clips(scd, models, folder):
+    options = ("--device", "cpu", "--steps", 2)
+    code, out, err = scd("evaluate", "world-video", "-n", 1, "--frames", 3, "--model", models / "clips",
+                         "--sheet", "sheet.png", *options)  # fmt: skip
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert {
+        "masked_psnr", "masked_psnr_picture_model", "jitter", "jitter_truth", "jitter_framewise",
+        "jitter_framewise_shared", "seam", "motion", "num_clips", "num_frames",
+    } <= result.keys()  # fmt: skip
+    assert result["num_clips"] == 1
+    assert result["jitter"] > result["jitter_truth"]
+    assert (folder / "sheet.png").is_file()
+    message = complaint(scd("evaluate", "world-video", "--model", models / "pictures", *options))
+    assert "has no motion modules; train them: scd train world-motion" in message
