@@ -418,7 +418,7 @@ def test_a_figure_that_would_leave_the_picture():
     steps = np.diff(inside.joints[:, HIPS, 0].mean(1))
     assert (steps > 0).all()  # it still walks, in shorter steps
     (reason,) = alignment(driving, narrow).reasons
-    assert reason.startswith("the way to the sides is cut to 1")
+    assert reason.startswith("the way to the sides is cut to 2")
     assert reason.endswith("to stay in the reference's picture: leave more room")
     whole = retarget(driving, narrow, keep_inside=False)
     assert whole.joints[-1, HIPS, 0].min() > 1.5
