@@ -17,6 +17,7 @@ from scd import __version__, media
 from scd.animate import Drive, find_poses, make_drive, num_steps, paint_frames, placed
 from scd.cli.animate import border_colour, note_drawn_people
 from scd.cli.job import (
+    ENDINGS,
     frames_of,
     identity_of,
     is_pose_file,
@@ -54,12 +55,15 @@ def drives_a_clip(options: Animate) -> bool:
         out = options.out
         return options.preview_pose is not None or (out is not None and out.suffix.lower() in WRITTEN[:4])
     if path.suffix.lower() in ANIMATIONS:
-        return _moves(path)
+        still = options.out is not None and options.out.suffix.lower() in ENDINGS[:3]
+        return not still and _moves(path)
     return path.suffix.lower() in VIDEOS or _is_frame_folder(path)
 
 
 def _is_frame_folder(path: Path) -> bool:
-    return (path.is_dir() and not any(path.glob("*.json"))) or (path / "clip.json").is_file()
+    if not path.is_dir() or (path / "clip.json").is_file():
+        return path.is_dir()
+    return not any(path.glob("*.json")) and any(p.suffix.lower() in ENDINGS for p in path.iterdir())
 
 
 def _moves(path: Path) -> bool:
