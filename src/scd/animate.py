@@ -21,12 +21,11 @@ from scd.pose.cache import cached_poses
 from scd.pose.files import PoseFile
 from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
-from scd.pose.track import Seen, from_frames, to_frames, track_person
+from scd.pose.track import VERSION, Seen, from_frames, to_frames, track_person
 from scd.types import Pose, PoseClip
 
 log = logging.getLogger("scd")
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
-TRACKING = 1  # of the cache: raised when the same clip would give other poses
 PAINTED_AT_ONCE = 8  # frames of a model without motion modules
 
 
@@ -57,7 +56,7 @@ def find_poses(
 
     part = f"{clip.start} {clip.rate} {clip.num_frames}"
     content = f"{media.content_hash(clip.path)} {part}"
-    options = {"person": person, "tracking": TRACKING}
+    options = {"person": person, "tracking": VERSION}
     return from_frames(cached_poses(find, content, detector, options, cache).frames)
 
 
