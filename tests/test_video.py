@@ -412,6 +412,17 @@ def test_hdr_becomes_what_a_screen_shows(tmp_path):
     assert picture.min() >= (250 if converts else 185)
 
 
+def test_colours_that_do_not_exist(tmp_path):
+    """A damaged frame may claim any number of a colour standard; FFmpeg then refuses to convert it."""
+    path = make(tmp_path / "a.mov", [frame(k) for k in range(5)], 25, "prores_ks", "yuv422p10le")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"icpf") + 4 + 16  # the frame header's colour matrix, after primaries and transfer
+    assert data[at - 2 : at + 1] in (b"\x02\x02\x02", b"\x02\x02\x06")
+    data[at] = 79
+    path.write_bytes(data)
+    assert numbers(open_clip(path)) == [0, 1, 2, 3, 4]
+
+
 def test_frames_that_change_their_size_are_scaled(tmp_path):
     """Video calls change their resolution on the way; the first frame's stays."""
     for name, size, first in (("a.h264", SIZE, 0), ("b.h264", (96, 128), 5)):

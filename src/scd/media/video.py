@@ -89,7 +89,12 @@ class _Look:
     def picture(self, frame: Any, scaler: VideoReformatter) -> Picture:
         """(H, W, 3), uint8 RGB; a frame of another size than the first is scaled to it."""
         kind = "rgba" if self.alpha else "rgb24"
-        scaled = scaler.reformat(frame, self.width, self.height, kind, interpolation=ACCURATE, **self.options)
+        size = self.width, self.height
+        try:
+            scaled = scaler.reformat(frame, *size, kind, interpolation=ACCURATE, **self.options)
+        except (av.FFmpegError, ValueError):  # it claims colours that do not exist, for what damage may do
+            frame.colorspace = frame.color_trc = frame.color_primaries = _UNSPECIFIED
+            scaled = scaler.reformat(frame, *size, kind, interpolation=ACCURATE)
         pixels: NDArray[Any] = scaled.to_ndarray()
         if self.alpha:
             alpha = pixels[..., 3:].astype(np.uint16)
@@ -196,8 +201,10 @@ class VideoFile:
                 failed, doubtful = failed + doubtful, 0  # what fails at the very end is cut off
                 if self._counted or frame.pts is None:
                     time = times[min(number, len(times) - 1)]
+                elif frame.pts in self._time_of:
+                    time = self._time_of[frame.pts]
                 else:
-                    time = self._time_of.get(frame.pts, (frame.pts - self._first) * self._tick)
+                    time = (frame.pts - self._first) * self._tick
                 number += 1
                 yield time, frame
         if number and time + step / 2 < times[-1]:
