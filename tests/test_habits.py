@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
+from diffusers import DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
+from test_clips import make_clip as make_poses
+from test_clips import make_motion_pipeline
 
 from scd import SCDPipeline
 from scd.codec import PatchCodec
+from scd.reference import StaleReference
 
 
 def seeded(seed=0):
@@ -73,6 +77,46 @@ def test_switches_that_would_lose_the_reference_are_errors_that_name_the_layer(p
         pipe.encode_reference(make_picture(0))
 
 
+@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
+def test_refused_switches_leave_the_picture_as_it_was(network):
+    pipe = network()
+    before = paint(pipe)
+    layer = r"layer down_blocks\.0\.\S+attn1"
+    with pytest.raises(ValueError, match=rf"{layer}, which reads the reference"):
+        pipe.unet.set_default_attn_processor()
+    with pytest.raises(ValueError, match=rf"fused QKV: {layer} would lose the processor"):
+        pipe.fuse_qkv_projections()
+    assert torch.equal(paint(pipe), before)
+    pipe.fuse_qkv_projections(unet=False)
+    assert relative(paint(pipe), before) < 1e-4
+    pipe.unfuse_qkv_projections(unet=False)
+    assert torch.equal(paint(pipe), before)
+    # set on the network itself: refused at the next call, and undone by diffusers' own opposite
+    pipe.unet.fuse_qkv_projections()
+    with pytest.raises(ValueError, match=rf"{layer} has processor Fused"):
+        paint(pipe)
+    pipe.unet.unfuse_qkv_projections()
+    assert torch.equal(paint(pipe), before)
+
+
+@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
+def test_freeu_acts_and_makes_references_stale(network):
+    """It scales what the last blocks see, so a reference read without it has other keys."""
+    pipe = network()
+    reference = pipe.encode_reference(make_picture(0), make_pose(0))
+    before = paint(pipe)
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    with pytest.raises(StaleReference, match="extracted with other settings of FreeU: call encode_reference"):
+        pipe(reference, make_pose(1))
+    assert relative(paint(pipe), before) > 1e-2
+    other = pipe.encode_reference(make_picture(0), make_pose(0))
+    pipe.disable_freeu()
+    with pytest.raises(StaleReference, match="FreeU"):
+        pipe(other, make_pose(1))
+    assert torch.equal(paint(pipe), before)
+    pipe(reference, make_pose(1))
+
+
 def ip_adapter(unet):
     """The smallest file that diffusers takes for an IP-Adapter of this network."""
     width = unet.config.cross_attention_dim
@@ -100,6 +144,22 @@ def test_vae_slicing_is_exact_and_tiling_paints_the_same_person(pipe):
     assert relative(pipe(reference, poses, generator=seeded(), output_type="pt").images, before) < 1e-4
     pipe.vae.enable_tiling()  # 64 px here are one tile
     assert relative(pipe(reference, poses, generator=seeded(), output_type="pt").images, before) < 1e-4
+
+
+def test_vae_tiling_in_several_tiles_and_the_embedded_codec():
+    pipe = make_pipeline()
+    whole = paint(pipe, height=128, width=96)
+    pipe.vae.enable_tiling()
+    pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size = 8, 64
+    tiled = paint(pipe, height=128, width=96)
+    assert tiled.shape == whole.shape
+    assert not torch.equal(tiled, whole)
+    assert (tiled - whole).abs().mean() < 0.25 * whole.std(), "seams differ, the picture is the same"
+    codec = PatchCodec(4)
+    before = codec.decode(torch.ones(1, 4, 2, 2)).sample
+    codec.enable_slicing()
+    codec.enable_tiling()
+    assert torch.equal(codec.decode(torch.ones(1, 4, 2, 2)).sample, before)
 
 
 # ---- sharing, saving, moving ----
@@ -148,6 +208,28 @@ def test_half_precision_paints_the_same_picture(dtype):
     assert (out - before).abs().mean() < 0.05 * before.std()
 
 
+def test_dtypes_by_component_and_the_wrong_variant(tmp_path):
+    pipe = make_pipeline(make_clip())
+    pipe.save_pretrained(tmp_path)
+    mixed = SCDPipeline.from_pretrained(
+        tmp_path, torch_dtype={"vae": torch.bfloat16, "default": torch.float16}
+    )
+    dtypes = {name: part.dtype for name, part in mixed.components.items() if hasattr(part, "dtype")}
+    assert dtypes == {"vae": torch.bfloat16, "unet": torch.float16, "pose_encoder": torch.float16,
+                      "image_encoder": torch.float16}  # fmt: skip
+    with pytest.raises(ValueError, match="You are trying to load the model files of the `variant=fp16`"):
+        SCDPipeline.from_pretrained(tmp_path, variant="fp16")
+
+
+def test_folders_hold_safetensors_whatever_is_asked_for(tmp_path, caplog):
+    pipe = make_pipeline()
+    with caplog.at_level(logging.WARNING):
+        pipe.save_pretrained(tmp_path, safe_serialization=False)
+    assert "written as safetensors all the same" in caplog.text
+    assert not list(tmp_path.rglob("*.bin"))
+    assert torch.equal(paint(SCDPipeline.from_pretrained(tmp_path)), paint(pipe))
+
+
 def test_optional_components_may_be_absent_or_given(tmp_path):
     pipe = make_pipeline()
     pipe.save_pretrained(tmp_path)
@@ -184,6 +266,43 @@ def test_group_offload_paints_the_same_picture():
 
 
 # ---- a call ----
+
+
+def test_several_pictures_of_each_pose(pipe):
+    references = [pipe.encode_reference(make_picture(i), make_pose(i)) for i in range(2)]
+    poses, generators = [make_pose(5), make_pose(6)], [seeded(i) for i in range(4)]
+    out = pipe(references, poses, generator=generators, output_type="pt", num_images_per_prompt=2).images
+    assert len(out) == 4
+    for i in range(4):
+        alone = pipe(references[i // 2], poses[i // 2], generator=seeded(i), output_type="pt").images
+        assert relative(out[i : i + 1], alone) < 1e-4
+    assert len(pipe(references[0], poses, num_images_per_prompt=3, output_type="latent").images) == 6
+
+
+def test_a_callback_steers_guidance(pipe):
+    def unguided_after_the_first(pipe, index, t, tensors):
+        pipe._guidance_scale = 1.0
+        return {}
+
+    rows = []
+    pipe.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    out = paint(pipe, callback_on_step_end=unguided_after_the_first, guidance_scale=3.0)
+    assert rows == [1, 2, 1, 1], "the reference, a guided step, two unguided"
+    assert pipe.guidance_scale == 1
+    assert not torch.equal(out, paint(pipe, guidance_scale=3.0))
+
+
+def test_callback_objects_name_their_own_tensors(pipe):
+    from diffusers.callbacks import PipelineCallback
+
+    class Zero(PipelineCallback):
+        tensor_inputs = ("latents",)
+
+        def callback_fn(self, pipeline, step_index, timesteps, callback_kwargs):
+            return {"latents": 0 * callback_kwargs["latents"]}
+
+    out = paint(pipe, callback_on_step_end=Zero(), callback_on_step_end_tensor_inputs=(), output_type="latent")
+    assert (out == 0).all()
 
 
 def test_callback_tensors_interrupt_and_progress(pipe, capsys):
@@ -241,6 +360,7 @@ class Touches(torch.overrides.TorchFunctionMode):
     def __init__(self, pipe):
         super().__init__()
         self.parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+        self.parts.pop("motion_adapter", None)  # its parameters are the network's own
         self.owner = {id(p): n for n, m in self.parts.items() for p in m.parameters()}
         self.running, self.order, self.wrong = [], [], set()
         for name, module in self.parts.items():
@@ -290,6 +410,51 @@ def test_parameters_are_touched_inside_a_forward_or_a_hooked_method_only(codec):
         paint(pipe)
     assert touches.wrong == set()
     assert touches.order == ["vae", "pose_encoder", "image_encoder", "unet", "pose_encoder", "unet", "vae"]
+
+
+def test_network_and_pose_encoder_alternate_once_a_window():
+    """Two steps of three windows: with model offload each change is a transfer of a whole network."""
+    pipe, clip = make_motion_pipeline(), make_poses(8)
+    reference = pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0))
+    pipe.__class__ = type("Stamped", (SCDPipeline,), {"stamp": reference.stamp})
+    with Touches(pipe) as touches:
+        pipe(reference, clip, num_inference_steps=2, window=4, overlap=2, output_type="pt")
+    assert touches.wrong == set()
+    assert touches.order == ["pose_encoder", "unet"] * 6 + ["vae"]
+
+
+@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
+@pytest.mark.parametrize("way", ["model", "sequential", "group", "disk"])
+def test_real_offload_hooks_paint_the_same_picture(network, way, tmp_path, monkeypatch):
+    """accelerate's and diffusers' own hooks, from the CPU to the CPU: sequential offload keeps weights on the
+    meta device between layers, so whatever touched one elsewhere would fail."""
+    import accelerate
+
+    before, pipe = paint(network()), network()
+    parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+    if way == "model":
+        parts.pop("motion_adapter", None)
+        hook = None
+        for name in pipe.model_cpu_offload_seq.split("->"):
+            if name in parts:
+                _, hook = accelerate.cpu_offload_with_hook(parts[name], "cpu", prev_module_hook=hook)
+    elif way == "sequential":
+
+        def offload(self):
+            for module in parts.values():
+                accelerate.cpu_offload(module, "cpu", offload_buffers=len(module._parameters) > 0)
+
+        monkeypatch.setattr(DiffusionPipeline, "enable_sequential_cpu_offload", offload)
+        pipe.enable_sequential_cpu_offload()  # ours: makes the stamp while weights are at hand
+        assert pipe.unet.device.type == "meta"
+    elif way == "group":
+        pipe.enable_group_offload(torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
+    else:  # one folder each: diffusers' file names of two components clash in one
+        for name, module in parts.items():
+            if name != "motion_adapter":
+                module.enable_group_offload(torch.device("cpu"), offload_type="leaf_level",
+                                            offload_to_disk_path=str(tmp_path / name))  # fmt: skip
+    assert relative(paint(pipe), before) < 1e-4
 
 
 def test_a_stamp_survives_moved_weights_and_sequential_offload():

@@ -176,9 +176,10 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     assert not any("lora" in name for name in pipe.unet.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config")  # PEFT's, of every second adapter
 def test_a_lora_of_motion_modules_leaves_references_good(tmp_path):
     """AnimateDiff's motion LoRA: no reference ever enters temporal layers, so none is stale; pictures stay
-    what they were, clips change."""
+    what they were, clips change. A picture LoRA beside it makes references stale, and its own scale not."""
     pipe, path = make_motion_pipeline(), tmp_path / "motion.safetensors"
     write(path, pipe, "diffusers", motion=True)
     reference = encode(pipe)
@@ -187,6 +188,17 @@ def test_a_lora_of_motion_modules_leaves_references_good(tmp_path):
     moved = paint(pipe, reference)
     assert relative(moved, before) > 1e-2
     assert torch.equal(still(pipe, reference), picture)
+    write(tmp_path / "style.safetensors", make_pipeline(), "diffusers")
+    pipe.load_lora_weights(tmp_path / "style.safetensors", adapter_name="style")
+    pipe.set_adapters(["camera", "style"])
+    with pytest.raises(StaleReference, match="LoRA adapters or scales"):
+        paint(pipe, reference)
+    both = encode(pipe)
+    together = paint(pipe, both)
+    pipe.set_adapters(["camera", "style"], [0.5, 1.0])
+    with pytest.raises(StaleReference, match="LoRA adapters or scales"):
+        paint(pipe, reference)
+    assert relative(paint(pipe, both), together) > 1e-3, "the same reference, another camera"
     pipe.unload_lora_weights()
     assert relative(paint(pipe, reference), before) < 1e-5
 
