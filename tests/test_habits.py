@@ -18,6 +18,7 @@ from test_clips import make_motion_pipeline
 from scd import SCDPipeline
 from scd.codec import PatchCodec
 from scd.reference import StaleReference
+from scd.windows import windows
 
 
 def seeded(seed=0):
@@ -149,12 +150,14 @@ def test_vae_slicing_is_exact_and_tiling_paints_the_same_person(pipe):
 def test_vae_tiling_in_several_tiles_and_the_embedded_codec():
     pipe = make_pipeline()
     whole = paint(pipe, height=128, width=96)
+    latents = paint(pipe, height=128, width=96, output_type="latent")
     pipe.vae.enable_tiling()
     pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size = 8, 64
     tiled = paint(pipe, height=128, width=96)
-    assert tiled.shape == whole.shape
-    assert not torch.equal(tiled, whole)
-    assert (tiled - whole).abs().mean() < 0.25 * whole.std(), "seams differ, the picture is the same"
+    assert not torch.equal(tiled, whole), "four tiles"
+    with torch.no_grad():  # diffusers' own tiles of the very same latents
+        truth = pipe.vae.tiled_decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5
+    assert torch.equal(tiled, truth.clamp(0, 1))
     codec = PatchCodec(4)
     before = codec.decode(torch.ones(1, 4, 2, 2)).sample
     codec.enable_slicing()
@@ -301,7 +304,9 @@ def test_callback_objects_name_their_own_tensors(pipe):
         def callback_fn(self, pipeline, step_index, timesteps, callback_kwargs):
             return {"latents": 0 * callback_kwargs["latents"]}
 
-    out = paint(pipe, callback_on_step_end=Zero(), callback_on_step_end_tensor_inputs=(), output_type="latent")
+    out = paint(
+        pipe, callback_on_step_end=Zero(), callback_on_step_end_tensor_inputs=(), output_type="latent"
+    )
     assert (out == 0).all()
 
 
@@ -413,14 +418,16 @@ def test_parameters_are_touched_inside_a_forward_or_a_hooked_method_only(codec):
 
 
 def test_network_and_pose_encoder_alternate_once_a_window():
-    """Two steps of three windows: with model offload each change is a transfer of a whole network."""
+    """With model offload each change is a transfer of a whole network."""
     pipe, clip = make_motion_pipeline(), make_poses(8)
+    num_windows = sum(len(windows(8, 4, 2, step)) for step in range(2))
+    assert num_windows == 7
     reference = pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0))
     pipe.__class__ = type("Stamped", (SCDPipeline,), {"stamp": reference.stamp})
     with Touches(pipe) as touches:
         pipe(reference, clip, num_inference_steps=2, window=4, overlap=2, output_type="pt")
     assert touches.wrong == set()
-    assert touches.order == ["pose_encoder", "unet"] * 6 + ["vae"]
+    assert touches.order == ["pose_encoder", "unet"] * num_windows + ["vae"]
 
 
 @pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
