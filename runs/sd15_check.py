@@ -1,7 +1,7 @@
 """Full-size Stable Diffusion 1.5 end to end, on weights of the true shape with random values: an aged folder
 is read, paints a guided step at 512 x 768, learns three steps in each mode, is exported, read again, and
 paints.
-    .venv/bin/python runs/sd15_check.py run/sd15-check        # 24 GB of memory, 25 GB of disk, ten minutes
+    .venv/bin/python runs/sd15_check.py run/sd15-check        # 20 GB of memory, 25 GB of disk, ten minutes
 
 Each part runs in a process of its own, so that its peak memory is its own. A table, then one JSON line.
 """
