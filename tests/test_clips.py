@@ -343,6 +343,14 @@ def test_folder_round_trip(pipe, reference, tmp_path):
     assert shared, "one set of weights in memory"
 
 
+def test_a_motion_network_given_whole_keeps_its_motion_when_saved(pipe, tmp_path):
+    given = SCDPipeline(pipe.vae, pipe.unet, pipe.pose_encoder, pipe.scheduler)
+    assert given.motion_adapter is not None
+    given.save_pretrained(tmp_path)
+    again = SCDPipeline.from_pretrained(tmp_path).unet.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in pipe.unet.state_dict().items())
+
+
 def test_half_precision_and_from_pipe(pipe):
     half = make_motion_pipeline().to(torch.bfloat16)
     assert {p.dtype for p in half.unet.parameters()} == {torch.bfloat16}

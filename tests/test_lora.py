@@ -203,9 +203,10 @@ def test_a_lora_of_motion_modules_leaves_references_good(tmp_path):
     assert relative(paint(pipe, reference), before) < 1e-5
 
 
-def test_a_folder_cannot_hold_a_lora_and_says_so(tmp_path):
+@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
+def test_a_folder_cannot_hold_a_lora_and_says_so(network, tmp_path):
     """diffusers writes the layers' inner names, which nothing reads again."""
-    pipe, path = make_pipeline(), tmp_path / "lora.safetensors"
+    pipe, path = network(), tmp_path / "lora.safetensors"
     write(path, pipe, "diffusers")
     pipe.load_lora_weights(path)
     with pytest.raises(ValueError, match=r"call unload_lora_weights\(\) first, or fuse_lora\(\) and then"):

@@ -84,14 +84,16 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
 
     # ---- files and offload ----
 
-    def save_pretrained(self, save_directory: Any, safe_serialization: bool = True, **kwargs) -> None:
-        """As diffusers', in safetensors whatever is asked for. Raises ValueError while a LoRA is loaded: such
-        a folder could not be read again."""
+    def refuse_loaded_lora(self) -> None:
+        """Raise ValueError while a LoRA is loaded: a folder saved then could not be read again."""
         if getattr(self.unet, "peft_config", None):
             raise ValueError(
                 "a LoRA is loaded, which a model folder cannot hold: call unload_lora_weights() first, or "
                 "fuse_lora() and then unload_lora_weights() to keep what it does"
             )
+
+    def save_pretrained(self, save_directory: Any, safe_serialization: bool = True, **kwargs) -> None:
+        """As diffusers', in safetensors whatever is asked for."""
         if not safe_serialization:
             logger.warning("safe_serialization=False: weights are written as safetensors all the same")
         super().save_pretrained(save_directory, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]

@@ -93,6 +93,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         super().__init__()
         if motion_adapter is not None and not motion.has_motion(unet):
             unet = motion.join(unet, motion_adapter)  # pyright: ignore[reportArgumentType]
+        elif motion_adapter is None and motion.has_motion(unet):
+            _, motion_adapter = motion.split(unet)  # else its folder would lose it
         self.register_modules(
             vae=vae,
             unet=backbone.adapt(unet, motion_norm_per_frame),
@@ -152,6 +154,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As diffusers' own. Picture network and motion adapter are written apart, as stock classes."""
+        self.refuse_loaded_lora()
         together = self.unet, self.motion_adapter
         if motion.has_motion(self.unet):
             self.unet, self.motion_adapter = motion.split(self.unet)
