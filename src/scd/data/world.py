@@ -50,11 +50,14 @@ class WorldPictures:
         number = block // self.reuse * self.group + place
         return self.first_seed + (number if self.repeat is None else number % self.repeat)
 
+    def num_references(self, block: int) -> int:
+        """One number for all samples of a block."""
+        rng = np.random.default_rng([self.first_seed, 1, block])
+        return 1 + int(rng.choice(len(self.references), p=self.references))
+
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
-        num_references = 1 + int(
-            np.random.default_rng([self.first_seed, 1, block]).choice(len(self.references), p=self.references)
-        )
+        num_references = self.num_references(block)
         rng = np.random.default_rng([self.first_seed, 2, index])
         seed = self.seed_of(block, place)
         order = range(num_references + self.num_targets)
@@ -83,9 +86,7 @@ class WorldClips(WorldPictures):
 
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
-        num_references = 1 + int(
-            np.random.default_rng([self.first_seed, 1, block]).choice(len(self.references), p=self.references)
-        )
+        num_references = self.num_references(block)
         rng = np.random.default_rng([self.first_seed, 2, index])
         seed = self.seed_of(block, place)
         # The clip is the same for all blocks that a scene serves: drawing it is what costs
