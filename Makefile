@@ -1,4 +1,4 @@
-# What a newcomer runs: `make run` paints a first picture, `make test` checks that everything works. Both make .venv first.
+# What a newcomer runs: `make run` paints a first picture and a first clip, `make test` checks that everything works. Both make .venv first.
 #
 #     make env TORCH_INDEX=https://download.pytorch.org/whl/cu130    another torch than pip's default
 #     make env PYTHON=python3.12                                     another Python (3.10 or newer)
@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help env run test test-all lint examples clean
 
 help:
-	@echo "make run       find the poses in two pictures, paint one person in the other's pose, write out/"
+	@echo "make run       paint the person of one picture in the pose of another and through a dance, write out/"
 	@echo "make test      the tests, in a minute or two; make test-all has the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make env       the environment $(VENV), which all of these make when it is missing or old"
@@ -39,6 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: env
 	$(BIN)/scd animate examples/reference.png examples/pose.png -o out/first.png --sheet --force
+	$(BIN)/scd animate examples/reference.png examples/dance.mp4 -o out/first.mp4 --force
 
 test: env
 	$(BIN)/python -m pytest
@@ -50,10 +51,11 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-# The two pictures of `make run`: two people of the procedural world, whom training never sees
+# What `make run` reads: three people of the procedural world, whom training never sees
 examples: env
 	$(BIN)/scd world examples/reference.png --seed 43 --num 1 --views 1 --size 384 --force
 	$(BIN)/scd world examples/pose.png --seed 45 --num 1 --views 1 --size 384 --force
+	$(BIN)/scd world examples/dance.mp4 --seed 52 --clip dance --frames 45 --fps 15 --size 256 --force
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,10 @@ from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.cli import main
 from scd.config import PRESETS, replace
 from scd.pipeline import SCDPipeline
+from scd.pose import detect
+from scd.pose.alignment import alignment
 from scd.pose.files import write_poses
+from scd.types import BODY, PoseClip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRAMES, FPS = 9, 12.5
@@ -235,3 +238,24 @@ def test_evaluation_of_clips(scd, models, folder):
     assert (folder / "sheet.png").is_file()
     message = complaint(scd("evaluate", "world-video", "--model", models / "pictures", *options))
     assert "has no motion modules; train them: scd train world-motion" in message
+
+
+def test_the_example_clip():
+    """What `make run` drives with: another person than the reference; the detector finds it, and it fits."""
+    pytest.importorskip("mediapipe")
+    examples = Path(__file__).parents[1] / "examples"
+    path, reference = examples / "dance.mp4", examples / "reference.png"
+    settings = media.read_settings(path)
+    assert (settings["kind"], settings["world_version"]) == ("world", world.VERSION)
+    assert settings["seed"] != media.read_settings(reference)["seed"]
+    clip = media.open_clip(path)
+    assert (clip.num_frames, clip.fps, clip.size) == (settings["frames"], settings["fps"], (256, 256))
+    truth = world.Scene.from_seed(settings["seed"]).clip("dance", clip.num_frames, clip.fps, 256)
+    detector, errors = detect.get_detector(), []
+    for view, frame in list(zip(truth, clip, strict=True))[::9]:
+        found, seen = detect.detect_one(frame, detector=detector), view.pose.scores[BODY] == 1
+        errors.append(np.median(np.linalg.norm(found.joints[BODY] - view.pose.joints[BODY], axis=1)[seen]))
+    assert max(errors) < 0.03
+    own = detect.detect_one(media.read_image(reference), detector=detector)
+    assert alignment(PoseClip.from_poses([view.pose for view in truth], clip.fps), own).enough
+    assert path.stat().st_size < 300_000
