@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.backbones.motion import has_motion
-from scd.pose import detect
 from scd.pose.alignment import Alignment, alignment
-from scd.pose.cache import cached_poses
-from scd.pose.files import PoseFile
 from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
-from scd.pose.track import VERSION, Seen, from_frames, to_frames, track_person
+from scd.pose.track import Seen
 from scd.types import Pose, PoseClip
 
 log = logging.getLogger("scd")
@@ -38,26 +35,6 @@ class Drive:
     retargeted: PoseClip  # the same motion on the reference's canvas
     filled: tuple[int, ...]  # frames without the person, from 0
     alignment: Alignment
-
-
-def find_poses(
-    clip: media.ClipReader,
-    detector: str = "mediapipe",
-    person: int | Literal["largest"] = "largest",
-    progress: Callable[[], None] | None = None,
-    cache: Path | None = None,
-) -> list[Seen]:
-    """The chosen person in every frame of a clip; found once and kept on the disk by content. Raises
-    UserError."""
-
-    def find() -> PoseFile:
-        tracked = track_person(clip, detect.get_detector(detector), person, str(clip.path), progress)
-        return PoseFile(to_frames(tracked), clip.size, clip.fps)
-
-    part = f"{clip.start} {clip.rate} {clip.num_frames}"
-    content = f"{media.content_hash(clip.path)} {part}"
-    options = {"person": person, "tracking": VERSION}
-    return from_frames(cached_poses(find, content, detector, options, cache).frames)
 
 
 def make_drive(

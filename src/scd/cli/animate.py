@@ -18,6 +18,7 @@ from scd.cli.models import identity, load_pipeline, require_same
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
 from scd.inputs import split_generator
+from scd.media.placement import border_colour
 from scd.pose import detect
 from scd.pose.draw import draw_pose
 from scd.types import Pose, UserError
@@ -87,12 +88,6 @@ def note_drawn_people(pipe: Any, reference: Path) -> None:
             "this model knows drawn people at %d px: for photographs, give --model one trained on them",
             pipe.config.default_size,
         )
-
-
-def border_colour(image: Picture) -> list[int]:
-    """The median colour of a picture's border, 0..255: padding with it makes no edge to be explained."""
-    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    return [int(value) for value in np.median(border, axis=0)]
 
 
 def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from scd import __version__, media
-from scd.animate import Drive, find_poses, make_drive, num_steps, paint_frames, placed
-from scd.cli.animate import border_colour, note_drawn_people
+from scd.animate import Drive, make_drive, num_steps, paint_frames, placed
+from scd.cli.animate import note_drawn_people
 from scd.cli.job import (
     ENDINGS,
     frames_of,
@@ -30,10 +30,13 @@ from scd.cli.job import (
 from scd.cli.models import identity, load_pipeline
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
+from scd.media.files import VIDEOS
 from scd.media.picture import settings_beside
+from scd.media.placement import border_colour
 from scd.pose import detect
 from scd.pose.draw import draw_pose
 from scd.pose.files import read_poses
+from scd.pose.find import find_poses
 from scd.pose.preview import preview_frames
 from scd.pose.track import Seen
 from scd.types import Pose, UserError
@@ -41,7 +44,6 @@ from scd.types import Pose, UserError
 log = logging.getLogger("scd")
 KIND = "animate-clip"  # of a record
 WRITTEN = (".mp4", ".m4v", ".mov", ".gif", ".webp", "")  # endings of a clip's name; none = a folder of PNG
-VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 ANIMATIONS = (".gif", ".webp", ".apng")
 POSE_FPS = 30.0  # of a pose file that does not say its rate
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 from scd.types import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # endings of frames in a folder
+VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 RATE_FILE = "clip.json"  # in a folder of frames that scd wrote: {"fps": "30000/1001"}
 
 _OWN_FRAME = re.compile(r"\d{6,}\.png")

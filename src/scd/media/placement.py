@@ -98,6 +98,12 @@ def fit(
     return placement.apply(image, fill), placement
 
 
+def border_colour(image: NDArray[np.uint8]) -> list[int]:
+    """The median colour of a picture's border, 0..255: padding with it makes no edge to be explained."""
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return [int(value) for value in np.median(border, axis=0)]
+
+
 def _middle(outer: tuple[int, int], inner: tuple[float, float]) -> PixelBox:
     height, width = (min(max(1, round(part)), whole) for part, whole in zip(inner, outer, strict=True))
     top, left = (outer[0] - height) // 2, (outer[1] - width) // 2

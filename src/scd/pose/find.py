@@ -1,0 +1,44 @@
+"""The poses of a whole clip: looked for once, then kept on the disk by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from scd.media import ClipReader, content_hash
+from scd.pose import detect
+from scd.pose.cache import cache_path, cached_poses
+from scd.pose.files import PoseFile
+from scd.pose.track import VERSION, Seen, from_frames, to_frames, track_person
+
+Person = int | Literal["largest"]
+
+
+def find_poses(
+    clip: ClipReader,
+    detector: str = "mediapipe",
+    person: Person = "largest",
+    progress: Callable[[], None] | None = None,
+    cache: Path | None = None,
+) -> list[Seen]:
+    """The chosen person in every frame of a clip; found once and kept on the disk by content. Raises
+    UserError."""
+
+    def find() -> PoseFile:
+        tracked = track_person(clip, detect.get_detector(detector), person, str(clip.path), progress)
+        return PoseFile(to_frames(tracked), clip.size, clip.fps)
+
+    return from_frames(cached_poses(find, *_key(clip, detector, person), cache).frames)
+
+
+def pose_path(
+    clip: ClipReader, detector: str = "mediapipe", person: Person = "largest", cache: Path | None = None
+) -> Path:
+    """Where `find_poses` keeps what it finds, whether it has looked yet or not."""
+    return cache_path(*_key(clip, detector, person), cache)
+
+
+def _key(clip: ClipReader, detector: str, person: Person) -> tuple[str, str, dict[str, Any]]:
+    part = f"{clip.start} {clip.rate} {clip.num_frames}"
+    return f"{content_hash(clip.path)} {part}", detector, {"person": person, "tracking": VERSION}
