@@ -46,17 +46,21 @@ class NetworkConfig:
 class DataConfig:
     """What a step sees: `groups` people, each with its references and `targets` pictures of the same clip."""
 
-    kind: Literal["world"] = "world"
-    size: int = 128  # pixels, both sides
+    kind: Literal["world", "tiktok", "ubc", "folder"] = "world"
+    root: str = ""  # of real clips: the dataset's folder, or a manifest (docs/data.md)
+    # Folder in which the latents of real frames are kept, so that no step decodes or encodes them; "" = none
+    latents: str = ""
+    size: int = 128  # pixels, both sides; of real clips' buckets the square root of the area
     groups: int = 4  # people in a step
     targets: int = 5  # pictures of each; they share one extract pass
     # N > 1: the targets are instead N successive frames of a motion clip, and `targets` is not used (stage 2)
     frames: int = 1
     strides: tuple[int, ...] = (1, 2, 3, 4)  # of those frames, in frames of 30 a second; one is drawn a clip
+    gap: int = 30  # frames of a real clip between a reference and a target, at least
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
-    reuse: int = 3  # blocks of steps that a scene serves, its pictures in other roles
-    workers: int = 1  # processes that render
-    augment: bool = True  # detector-like errors of the poses
+    reuse: int = 3  # blocks of steps that a scene of the world serves, its pictures in other roles
+    workers: int = 1  # processes that render or decode
+    augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
 
     @property
     def rows(self) -> int:
@@ -149,6 +153,17 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         steps=20, warmup=2, precision="no", log_every=1, sample_every=10, save_every=5,
     ),
+}  # fmt: skip
+
+
+# The recipes of Stable Diffusion 1.5 on real clips
+PRESETS |= {
+    f"{kind}-{stage}": replace(
+        PRESETS[recipe], name=f"{kind}-{stage}",
+        data=replace(PRESETS[recipe].data, kind=kind, augment=False, workers=4),
+    )
+    for kind in ("tiktok", "ubc", "folder")
+    for stage, recipe in (("stage1", "sd15-pictures"), ("stage2", "sd15-motion"))
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from scd import checkpoint, learning, process
 from scd.backbones.unet import denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
+from scd.data.real import RealPictures, open_real
 from scd.data.world import FIRST_TRAINING_SEED, WorldClips, WorldPictures
 from scd.pipeline import SCDPipeline
 from scd.reference import hash_weights
@@ -251,8 +252,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     return pipe
 
 
-def _dataset(config: TrainConfig, length: int) -> WorldPictures:
+def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures:
     data = config.data
+    if data.kind != "world":
+        return open_real(data, length, config.seed, config.overfit)
     options = {
         "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
         "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,

@@ -134,19 +134,25 @@ class PoseClip:
 @dataclass(frozen=True)
 class Sample:
     """One person as training sees them: R reference pictures and K targets of one clip, each with the drawing
-    of its pose."""
+    of its pose.
+
+    In place of pictures (H, W, 3) uint8 there may be their latents as scd.latents keeps them: mean and
+    standard deviation of the scaled posterior, (h, w, 2 C) float16.
+    """
 
     references: NDArray[np.uint8]  # (R, H, W, 3) RGB
     reference_drawings: NDArray[np.uint8]  # (R, H, W, 3)
     targets: NDArray[np.uint8]  # (K, H, W, 3)
     target_drawings: NDArray[np.uint8]  # (K, H, W, 3)
+    reference_tokens: NDArray[np.float16] | None = None  # (R, 1, D) kept context tokens
 
 
 @dataclass(frozen=True)
 class Batch:
-    """G samples with the same R and K, as uint8 tensors with channels first."""
+    """G samples with the same R and K, as uint8 tensors with channels first; latents as in Sample."""
 
-    references: Tensor  # (G, R, 3, H, W)
+    references: Tensor  # (G, R, 3, H, W), or latents (G, R, 2 C, h, w)
     reference_drawings: Tensor  # (G, R, 3, H, W)
-    targets: Tensor  # (G, K, 3, H, W)
+    targets: Tensor  # (G, K, 3, H, W), or latents
     target_drawings: Tensor  # (G, K, 3, H, W)
+    reference_tokens: Tensor | None = None  # (G, R, 1, D)

@@ -15,6 +15,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack G samples; all need the same number of references and targets. Raises ValueError otherwise."""
     arrays = {}
     for f in fields(Batch):
-        stacked = np.stack([getattr(sample, f.name) for sample in samples])  # (G, n, H, W, 3)
-        arrays[f.name] = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 1, 4, 2, 3)))
+        values = [getattr(sample, f.name) for sample in samples]
+        if values[0] is None:
+            continue
+        stacked = np.stack(values)  # (G, n, H, W, 3), tokens (G, n, 1, D)
+        if stacked.ndim == 5:
+            stacked = np.ascontiguousarray(stacked.transpose(0, 1, 4, 2, 3))
+        arrays[f.name] = torch.from_numpy(stacked)
     return Batch(**arrays)

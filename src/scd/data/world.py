@@ -52,8 +52,7 @@ class WorldPictures:
 
     def num_references(self, block: int) -> int:
         """One number for all samples of a block."""
-        rng = np.random.default_rng([self.first_seed, 1, block])
-        return 1 + int(rng.choice(len(self.references), p=self.references))
+        return draw_num_references(self.first_seed, block, self.references)
 
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
@@ -96,6 +95,11 @@ class WorldClips(WorldPictures):
         everything = [*shown, *views]
         poses = [view.pose for view in everything]
         return _sample(everything, poses, num_references, self.size, rng if self.augment else None)
+
+
+def draw_num_references(seed: int, block: int, chances: tuple[float, ...]) -> int:
+    """How many references all samples of a block have; `chances` are those of 1, 2, 3 ..."""
+    return 1 + int(np.random.default_rng([seed, 1, block]).choice(len(chances), p=chances))
 
 
 def _sample(

@@ -21,24 +21,30 @@ def find_poses(
     person: Person = "largest",
     progress: Callable[[], None] | None = None,
     cache: Path | None = None,
+    content: str = "",
 ) -> list[Seen]:
     """The chosen person in every frame of a clip; found once and kept on the disk by content. Raises
-    UserError."""
+    UserError.
+
+    `cache` names another folder than the user's, `content` is the clip's content hash where it is known.
+    """
 
     def find() -> PoseFile:
         tracked = track_person(clip, detect.get_detector(detector), person, str(clip.path), progress)
         return PoseFile(to_frames(tracked), clip.size, clip.fps)
 
-    return from_frames(cached_poses(find, *_key(clip, detector, person), cache).frames)
+    return from_frames(cached_poses(find, *_key(clip, detector, person, content), cache).frames)
 
 
 def pose_path(
-    clip: ClipReader, detector: str = "mediapipe", person: Person = "largest", cache: Path | None = None
-) -> Path:
+    clip: ClipReader, detector: str = "mediapipe", person: Person = "largest",
+    cache: Path | None = None, content: str = "",
+) -> Path:  # fmt: skip
     """Where `find_poses` keeps what it finds, whether it has looked yet or not."""
-    return cache_path(*_key(clip, detector, person), cache)
+    return cache_path(*_key(clip, detector, person, content), cache)
 
 
-def _key(clip: ClipReader, detector: str, person: Person) -> tuple[str, str, dict[str, Any]]:
+def _key(clip: ClipReader, detector: str, person: Person, content: str) -> tuple[str, str, dict[str, Any]]:
     part = f"{clip.start} {clip.rate} {clip.num_frames}"
-    return f"{content_hash(clip.path)} {part}", detector, {"person": person, "tracking": VERSION}
+    options = {"person": person, "tracking": VERSION}
+    return f"{content or content_hash(clip.path)} {part}", detector, options

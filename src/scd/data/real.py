@@ -1,0 +1,184 @@
+"""Clips on the disk as a training set: like the world's, every sample a function of its index alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.config import DataConfig
+from scd.data.augment import perturb
+from scd.data.layouts import find_clips
+from scd.data.manifest import read_manifest
+from scd.data.shots import Shot, all_shots
+from scd.data.world import draw_num_references
+from scd.pose.draw import draw_pose
+from scd.types import Sample, UserError
+
+log = logging.getLogger("scd")
+
+# What training reads of frames: pictures (n, H, W, 3) uint8, or what was kept of them (scd.data.latents), and
+# their context tokens if those were kept
+Reader = Callable[[Shot, Sequence[int]], tuple[NDArray[Any], NDArray[Any] | None]]
+
+
+def read_pictures(shot: Shot, frames: Sequence[int]) -> tuple[NDArray[np.uint8], None]:
+    return shot.pictures(frames), None
+
+
+class RealPictures:
+    """Map-style dataset of `length` samples: references and targets at least `gap` frames apart in one shot.
+
+    A block of `group` consecutive samples is a batch, so its samples share one bucket and one number of
+    references. In an epoch every shot comes once, and some of a bucket again where its shots do not fill the
+    last block.
+    """
+
+    def __init__(
+        self, shots: Sequence[Shot], length: int, num_targets: int = 4,
+        references: tuple[float, ...] = (1.0,), group: int = 1, seed: int = 0, gap: int = 30,
+        augment: bool = False, read: Reader = read_pictures,
+    ):  # fmt: skip
+        """references: the chances of 1, 2, 3 ... references. Raises UserError when no shot is long enough."""
+        self.length, self.num_targets, self.references = length, num_targets, references
+        self.group, self.seed, self.gap, self.augment, self.read = group, seed, gap, augment, read
+        self.shots = [shot for shot in shots if self.suits(shot)]
+        self.left_out = [shot.name for shot in shots if not self.suits(shot)]
+        if not self.shots:
+            raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
+        sizes = [shot.bucket for shot in self.shots]
+        self.buckets = [[i for i, size in enumerate(sizes) if size == one] for one in sorted(set(sizes))]
+        self.blocks = lru_cache(maxsize=2)(self._blocks)
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def needs(self) -> str:
+        return f"training needs a reference and a target {self.gap} frames apart"
+
+    def suits(self, shot: Shot) -> bool:
+        """Whether the shot is long enough."""
+        return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= self.gap
+
+    def _blocks(self, epoch: int) -> list[list[int]]:
+        """The shots of each block of an epoch: those of a bucket shuffled, then the blocks."""
+        rng = np.random.default_rng([self.seed, 0, epoch])
+        blocks = []
+        for members in self.buckets:
+            num = -(-len(members) // self.group)
+            full = np.resize(rng.permutation(members), (num, self.group))  # the first come again at the end
+            blocks += full.tolist()
+        return [blocks[i] for i in rng.permutation(len(blocks))]
+
+    def shot_of(self, index: int) -> Shot:
+        block, place = divmod(index, self.group)
+        epoch, number = divmod(block, len(self.blocks(0)))
+        return self.shots[self.blocks(epoch)[number][place]]
+
+    def __getitem__(self, index: int) -> Sample:
+        shot = self.shot_of(index)
+        num = draw_num_references(self.seed, index // self.group, self.references)
+        rng = np.random.default_rng([self.seed, 2, index])
+        references, targets = self.choose(shot, num, rng)
+        pictures, tokens = self.read(shot, [*references, *targets])
+        poses = [shot.pose(t) for t in (*references, *targets)]
+        if self.augment:
+            poses = [perturb(pose, rng) for pose in poses]
+        drawings = np.stack([draw_pose(pose, shot.bucket) for pose in poses])
+        tokens = None if tokens is None else tokens[:num]
+        return Sample(pictures[:num], drawings[:num], pictures[num:], drawings[num:], tokens)
+
+    def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Frames of `num` references and the targets, each pair at least `gap` apart. The first reference is
+        any frame with a target; another joins it where it leaves targets enough."""
+        usable = shot.usable
+        far = np.maximum(usable - usable[0], usable[-1] - usable)  # of each frame, to the farther end
+        references = [int(rng.choice(usable[far >= self.gap]))]
+        targets = _apart(usable, references[0], self.gap)
+        enough = min(self.num_targets, len(targets))
+        while len(references) < num:
+            near = np.searchsorted(targets, usable + self.gap) - np.searchsorted(
+                targets, usable - self.gap, side="right"
+            )  # targets that each frame would cost
+            another = int(rng.choice(usable[len(targets) - near >= enough]))
+            references.append(another)
+            targets = _apart(targets, another, self.gap)
+        few = len(targets) < self.num_targets
+        chosen = rng.choice(targets, self.num_targets, replace=few)
+        return references, [int(t) for t in chosen]
+
+
+class RealClips(RealPictures):
+    """Each sample is references, and `num_targets` successive frames at a stride, all with the person."""
+
+    def __init__(self, *args: Any, strides: tuple[int, ...] = (4,), **options: Any):
+        """strides: in frames of 30 a second; one that fits is drawn a sample. The rest as RealPictures."""
+        self.strides = strides
+        self.windows = lru_cache(maxsize=256)(self._windows)
+        super().__init__(*args, **options)
+
+    @property
+    def needs(self) -> str:
+        return f"training needs {self.num_targets} frames with the person at stride {min(self.strides)}"
+
+    def suits(self, shot: Shot) -> bool:
+        return any(len(self.windows(shot, stride)) for stride in self.strides)
+
+    def _windows(self, shot: Shot, stride: int) -> NDArray[np.int64]:
+        """(num, N) frames of every window at this stride: the person is in all of them."""
+        step = max(1.0, stride * float(shot.fps) / 30)
+        offsets = np.rint(np.arange(self.num_targets) * step).astype(np.int64)
+        frames = shot.usable[:, None] + offsets
+        return frames[np.isin(frames, shot.usable).all(1)]
+
+    def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """The references lie at least `gap` frames outside the window where the shot has such frames; else
+        outside, else anywhere."""
+        fitting = [stride for stride in self.strides if len(self.windows(shot, stride))]
+        window = rng.choice(self.windows(shot, int(rng.choice(fitting))))
+        usable = shot.usable
+        outside = np.maximum(window[0] - usable, usable - window[-1])  # above 0: so far outside
+        least = next((least for least in (self.gap, 1) if (outside >= least).any()), outside.min())
+        there = usable[outside >= least]
+        references = rng.choice(there, num, replace=len(there) < num)
+        return references.tolist(), window.tolist()
+
+
+def _apart(frames: NDArray[np.int64], frame: int, gap: int) -> NDArray[np.int64]:
+    return frames[np.abs(frames - frame) >= gap]
+
+
+def open_real(
+    data: DataConfig, length: int, seed: int = 0, overfit: int = 0, held_out: bool = False
+) -> RealPictures:
+    """The training set that a config names; `held_out`: the clips that it leaves out, or all of a dataset
+    that is too small for that. Logs what is too short. Raises UserError when nothing was prepared, or
+    nothing can train."""
+    layout = find_clips(data.root, data.kind)
+    clips = layout.training
+    if held_out and layout.held_out:
+        clips = sorted(layout.held_out)
+    entries = read_manifest(layout.manifest)
+    if any(clip not in entries for clip in clips):
+        raise UserError(f"{data.root}: was not prepared yet; run scd data prepare {data.root}")
+    shots = all_shots(layout, entries, clips, data.size)[: overfit or None]
+    options: dict[str, Any] = {
+        "references": data.references, "group": data.groups, "seed": seed, "gap": data.gap,
+        "augment": data.augment,
+    }  # fmt: skip
+    try:
+        if data.frames > 1:
+            dataset = RealClips(shots, length, data.frames, strides=data.strides, **options)
+        else:
+            dataset = RealPictures(shots, length, data.targets, **options)
+    except UserError as error:
+        raise UserError(f"{data.root}: {error}") from None
+    if dataset.left_out:
+        some = ", ".join(dataset.left_out[:5]) + (" ..." if len(dataset.left_out) > 5 else "")
+        log.warning("%s: %d too short, left out: %s", data.root, len(dataset.left_out), some)
+    return dataset

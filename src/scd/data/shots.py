@@ -1,0 +1,120 @@
+"""A shot, the frames of a clip between two cuts, as training reads it: which of them show the person, and how
+they lie in their bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.data.buckets import person_box, place_person
+from scd.data.layouts import Layout
+from scd.data.manifest import Entry
+from scd.data.prepare import lacks_poses
+from scd.media import ClipReader, Placement, open_clip
+from scd.media.timing import on_grid
+from scd.pose.files import read_poses
+from scd.pose.skeleton import bounding_box, empty_pose
+from scd.types import Pose, UserError
+
+# Frames of a video so near each other are decoded in one go: a jump costs the decoding of half a group of
+# pictures, 60 frames of what phones and browsers write
+NEAR = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """Frames are counted from the clip's first one, whatever the shot."""
+
+    name: str  # the clip's, with the frame where it begins after a cut
+    path: Path  # the video, or the folder of frames
+    poses: Path  # the clip's pose file
+    content: str  # hash of the clip
+    usable: NDArray[np.int64]  # (U,) frames that show the person, rising
+    fps: Fraction
+    placement: Placement
+    border: tuple[int, int, int]  # the colour of padding, RGB
+
+    @property
+    def bucket(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.placement.size
+
+    def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
+        """The frames as they lie in the bucket, (n, H, W, 3). Raises UserError when one cannot be read."""
+        found = _read(_opened(self.path), sorted(set(frames)))
+        return np.stack([self.placement.apply(found[t], self.border) for t in frames])
+
+    def pose(self, frame: int) -> Pose:
+        """The person's pose in the bucket."""
+        return self.placement.apply_to_pose(_poses(self.poses, self.placement.source_size)[frame])
+
+
+def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
+    """The shots of a clip that was prepared, with the person somewhere in each. Raises UserError when its
+    poses are of another clip."""
+    file = layout.manifest.parent / entry.poses
+    poses = _poses(file, entry.size)
+    if len(poses) != entry.frames:
+        raise UserError(f"{file}: has poses of {len(poses)} frames, {entry.clip} has {entry.frames} frames")
+    edges = [0, *([] if layout.one_shot else entry.cuts), entry.frames]
+    shots = []
+    for start, stop in pairwise(edges):
+        usable = [t for t in range(start, stop) if bounding_box(poses[t]) is not None]
+        box = person_box(poses[t] for t in usable)
+        if box is None:
+            continue
+        name = entry.clip if start == 0 else f"{entry.clip} from frame {start} on"
+        placement = place_person(box, entry.size, size)
+        shots.append(
+            Shot(
+                name, layout.path(entry.clip), file, entry.content, np.array(usable), Fraction(entry.fps),
+                placement, entry.border,
+            )
+        )  # fmt: skip
+    return shots
+
+
+def all_shots(layout: Layout, entries: dict[str, Entry], clips: Sequence[str], size: int) -> list[Shot]:
+    """The shots of these clips, those that cannot be read left out. Raises UserError when poses were not
+    looked for yet."""
+    missing = sum(lacks_poses(layout, entries[clip]) for clip in clips)
+    if missing:
+        raise UserError(
+            f"{layout.root}: the poses of {missing} of {len(clips)} clips were not looked for yet; "
+            f"run scd data prepare {layout.root}"
+        )
+    readable = [entries[clip] for clip in clips if not entries[clip].error]
+    return [shot for entry in readable for shot in shots_of(layout, entry, size)]
+
+
+@lru_cache(maxsize=64)  # an opened clip holds its timestamps, no frames
+def _opened(path: Path) -> ClipReader:
+    return open_clip(path)
+
+
+@lru_cache(maxsize=16)
+def _poses(file: Path, size: tuple[int, int]) -> list[Pose]:
+    """The person of each frame: the first in the file, without joints where it was not found."""
+    return [frame[0] if frame else empty_pose(size) for frame in read_poses(file, size).frames]
+
+
+def _read(clip: ClipReader, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Frames by number, which rise."""
+    near = 1 if clip.path.is_dir() else NEAR
+    found: dict[int, NDArray[np.uint8]] = {}
+    runs = np.split(np.array(frames), np.flatnonzero(np.diff(frames) > near) + 1)
+    for run in runs:
+        first, last = int(run[0]), int(run[-1])
+        start, source = float(first / clip.rate), clip.source
+        grid = on_grid(source.frames(start), source.timing, start, clip.rate, last - first + 1)
+        found |= {t: picture() for t, picture in enumerate(grid, first) if t in run}
+    if len(found) < len(frames):
+        raise UserError(f"{clip.path}: has fewer frames than when it was prepared; run scd data prepare")
+    return found
