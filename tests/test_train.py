@@ -180,7 +180,7 @@ def test_samples_depend_on_their_index_alone():
     a, b = (WorldPictures(100, 32, 2, (0.5, 0.5), group=2) for _ in range(2))
     b[7]
     for x, y in zip(a[3].__dict__.values(), b[3].__dict__.values(), strict=True):
-        assert (x == y).all()
+        assert np.array_equal(x, y)
     assert len(a[2].references) == len(a[3].references)
     repeated = WorldPictures(100, 32, 2, repeat=1, augment=False)
     assert (repeated[0].targets == repeated[5].targets).all()
