@@ -38,7 +38,7 @@ LAYERS = [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
         "savepoint", "inputs", "pipeline", "checkpoint", "body", "model",
     ]),
-    ("verbs", ["learning", "train", "evaluate", "evaluate_clips", "metrics", "bench", "doctor", "animate"]),
+    ("verbs", ["learning", "latents", "train", "evaluate", "evaluate_clips", "metrics", "bench", "doctor", "animate"]),
     ("faces", ["cli", "demo"]),
 ]
 

@@ -97,8 +97,11 @@ class Encoders:
             .to(self.unet.dtype)
         )
 
-    def training_context(self, references: Tensor, owner: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Context rows of a joint pass: references (G, R, 3, H, W) uint8 -> (G R, R, D) and (B, R, D).
+    def training_context(
+        self, references: Tensor, owner: Sequence[int], kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Context rows of a joint pass: references (G, R, 3, H, W) uint8, or the tokens (G, R, 1, D) kept of
+        them -> (G R, R, D) and (B, R, D).
 
         A target sees the tokens of all its references, a dropped one zeros. A reference sees its own token,
         repeated R times because rows of one batch have one length: equal keys and values leave attention as
@@ -109,8 +112,11 @@ class Encoders:
             zero = torch.zeros(1, 1, self.unet.config.cross_attention_dim, device=self.unet.device)
             return zero.expand(groups * num, -1, -1), zero.expand(len(owner), -1, -1)
         with torch.no_grad():
-            pixels = references.flatten(0, 1).to(self.image_encoder.device).float() / 127.5 - 1
-            tokens = self.encode_context(pixels)  # (G R, 1, D)
+            if kept is not None:
+                tokens = kept.flatten(0, 1).to(self.unet.device, self.unet.dtype)
+            else:
+                pixels = references.flatten(0, 1).to(self.image_encoder.device).float() / 127.5 - 1
+                tokens = self.encode_context(pixels)  # (G R, 1, D)
         of_group = tokens.reshape(groups, num, -1)
         of_target = torch.stack([of_group[g] if g >= 0 else torch.zeros_like(of_group[0]) for g in owner])
         return tokens.expand(-1, num, -1), of_target

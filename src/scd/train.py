@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from scd import checkpoint, learning, process
+from scd import checkpoint, latents, learning, process
 from scd.backbones.unet import denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
@@ -69,10 +69,8 @@ def step_loss(
     generator."""
     device = pipe.device
     groups, num_targets = batch.targets.shape[:2]
-    references = pipe.encode_pictures(_unit(batch.references.flatten(0, 1), device)).unflatten(
-        0, (groups, -1)
-    )
-    z_0 = pipe.encode_pictures(_unit(batch.targets.flatten(0, 1), device), generator=generator)
+    references = latents.encode(pipe, batch.references.flatten(0, 1)).unflatten(0, (groups, -1))
+    z_0 = latents.encode(pipe, batch.targets.flatten(0, 1), generator)
     num, num_frames = len(z_0), config.data.frames
 
     # One timestep per target (a clip's frames share theirs), one from each of as many equal parts of the
@@ -89,7 +87,7 @@ def step_loss(
 
     dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
-    context = pipe.training_context(batch.references, owner)
+    context = pipe.training_context(batch.references, owner, batch.reference_tokens)
     prediction = trainee(
         references,
         z_t,
@@ -104,10 +102,6 @@ def step_loss(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
         channel_weights=getattr(pipe.vae, "loss_weights", None),
     )  # fmt: skip
-
-
-def _unit(pictures: Tensor, device) -> Tensor:
-    return pictures.to(device).float() / 127.5 - 1
 
 
 def _drawing(drawings: Tensor, device) -> Tensor:
@@ -175,6 +169,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
     batches = config.steps * config.accumulation
     dataset = _dataset(config, batches * config.data.groups)
+    if config.data.latents:
+        dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
     rest = _From(step * config.accumulation * config.data.groups, len(dataset))
     loader = DataLoader(
         dataset,  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,90 @@
+"""Latents of real frames, encoded once and kept: what training writes and `scd.data.latents` reads."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from scd.data.latents import latents_path, latents_reader
+from scd.data.real import RealPictures
+from scd.data.shots import Shot
+from scd.media.files import replacing
+from scd.reference import hash_weights
+from scd.types import UserError
+
+log = logging.getLogger("scd")
+AT_ONCE = 8  # frames that are encoded together: memory, not the result, depends on it
+SPOKEN = 30  # seconds between two lines of progress
+
+
+def encode(pipe: Any, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Scaled latents (B, C, h, w) of pictures (B, 3, H, W) uint8, or from kept ones (B, 2 C, h, w): the mode,
+    or a sample when a generator is given. Both draw the same noise."""
+    pictures = pictures.to(pipe.device)
+    if pictures.dtype == torch.uint8:
+        return pipe.encode_pictures(_unit(pictures), generator=generator)
+    mean, std = pictures.to(pipe.unet.dtype).chunk(2, dim=1)
+    if generator is None:
+        return mean
+    return mean + std * randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+
+
+def with_latents(pipe: Any, dataset: Any, folder: Path) -> RealPictures:
+    """The dataset, reading latents in place of pictures. Those that are not in the folder yet are encoded
+    first, shot by shot, each file written whole. Raises UserError."""
+    if not isinstance(dataset, RealPictures):
+        raise UserError("--data.latents: the world's people are drawn anew all the time; for real clips only")
+    stamp = _stamp(pipe)
+    missing = [shot for shot in dataset.shots if not latents_path(folder, shot, stamp).exists()]
+    spoken = time.monotonic()
+    for number, shot in enumerate(missing):
+        if number == 0 or time.monotonic() - spoken > SPOKEN:
+            spoken = time.monotonic()
+            log.info("latents: %d of %d shots are encoded and kept in %s", number, len(missing), folder)
+        arrays = _encoded(pipe, shot)
+        with replacing(latents_path(folder, shot, stamp), force=True) as temporary:
+            save_file(arrays, temporary)
+    dataset = copy.copy(dataset)
+    dataset.read = latents_reader(folder, stamp)
+    return dataset
+
+
+@torch.no_grad()
+def _encoded(pipe: Any, shot: Shot) -> dict[str, np.ndarray]:
+    """What the shot's file holds; `encode_pictures` taken apart, so that nothing is encoded twice."""
+    kept: dict[str, list[Tensor]] = {"latents": [], "tokens": []}
+    for start in range(0, len(shot.usable), AT_ONCE):
+        pictures = shot.pictures(shot.usable[start : start + AT_ONCE].tolist())
+        pixels = _unit(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(pipe.device))
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.dtype)).latent_dist
+        mean, std = (posterior.mean - _shift(pipe)), posterior.std
+        latents = torch.cat([mean, std], 1) * pipe.vae.config.scaling_factor
+        kept["latents"].append(latents.permute(0, 2, 3, 1))
+        if pipe.image_encoder is not None:
+            kept["tokens"].append(pipe.encode_context(pixels))
+    return {
+        name: torch.cat(parts).half().contiguous().cpu().numpy() for name, parts in kept.items() if parts
+    }
+
+
+def _stamp(pipe: Any) -> str:
+    """Of everything that latents and tokens depend on."""
+    parts = [hash_weights(part) for part in (pipe.vae, pipe.image_encoder) if part is not None]
+    return " ".join([*parts, str(pipe.vae.config.scaling_factor), str(_shift(pipe))])
+
+
+def _shift(pipe: Any) -> float:
+    return getattr(pipe.vae.config, "shift_factor", None) or 0.0
+
+
+def _unit(pictures: Tensor) -> Tensor:
+    return pictures.float() / 127.5 - 1
