@@ -110,7 +110,8 @@ def test_a_clip_with_the_drivers_rate_and_length(animate):
     record = media.read_settings("out.mp4")
     assert record["kind"] == "animate-clip"
     assert record["frames"] == FRAMES
-    assert record["driving"]["path"] == "dance.mp4"
+    assert record["inputs"]["driving"]["path"] == "dance.mp4"
+    assert media.read_image("out-sheet.png").shape[0] > 2 * 256, "small results are enlarged"
     assert not list(Path().glob("*.work")), "what was done so far is cleared away"
 
 
@@ -159,6 +160,86 @@ def test_a_model_of_pictures_says_that_it_flickers(animate):
     assert media.open_clip("out.mp4").num_frames == FRAMES
 
 
+def test_the_frames_of_a_picture_model_are_its_pictures(animate, folder):
+    """Each from the noise of the seed, so that nothing but the pose differs from frame to frame."""
+    options = ("--no-smooth", "--proportions", "driver", "--seed", 5)
+    for name in ("a.mp4", "b.mp4"):
+        assert animate("poses.npz", "-o", name, *options, model="pictures")[0] == 0
+    np.testing.assert_array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
+    assert animate("poses.npz", "-o", "frames", "--compare", "c.mp4", *options, model="pictures")[0] == 0
+    assert animate("poses.npz", "-o", "out.png", "--seed", 5, model="pictures")[0] == 0
+    for number, frame in enumerate(frames_of("frames"), 1):
+        picture = media.read_image(f"out-{number:02d}.png").astype(int)
+        assert np.abs(picture - frame).max() <= 1, f"frame {number} is the picture of its pose"
+
+
+def test_side_by_side(animate):
+    code, out, err = animate("dance.mp4", "-o", "frames", "--compare", "both.gif")
+    assert code == 0, err
+    assert out.splitlines()[1:] == ["both.gif"]
+    clip = media.open_clip("both.gif")
+    assert (clip.num_frames, clip.size) == (FRAMES, (24 + 256, 4 * 256 + 3 * 4))
+    results = [np.asarray(frame)[24:, 3 * 260 :] for frame in clip]
+    for shown, frame in zip(results, frames_of("frames"), strict=True):
+        large = frame.repeat(8, 0).repeat(8, 1).astype(int)
+        assert np.abs(shown - large).mean() < 12, "the result, enlarged, up to the palette"
+    assert animate("poses.npz", "-o", "pose.mp4", "--compare", "pose-both.mp4")[0] == 0
+    assert media.open_clip("pose-both.mp4").size == (24 + 256, 3 * 256 + 2 * 4), "no pictures of a driver"
+
+
+def test_like_repeats_a_clip(animate, scd, folder, models):
+    options = ("--seed", 4, "--max-frames", 5, "--start", 0.16, "--face", "none", "--no-smooth")
+    assert animate("dance.mp4", "-o", "a.gif", *options)[0] == 0
+    for number, like in enumerate(("a.gif.json", "a.gif", "a.json")):
+        code, _, err = scd("animate", "--like", like, "-o", f"b{number}.gif")
+        assert code == 0, err
+        assert "other poses" not in err
+        np.testing.assert_array_equal(frames_of("a.gif"), frames_of(f"b{number}.gif"))
+        assert media.read_settings(f"b{number}.gif") == media.read_settings("a.gif")
+    assert scd("animate", "--like", "a.gif", "-o", "c.gif", "--seed", 5, "--start", 0)[0] == 0
+    assert not np.array_equal(frames_of("a.gif"), frames_of("c.gif"))
+    record = media.read_settings("c.gif")
+    told = record["options"]
+    assert (record["seed"], told["start"], told["max_frames"], told["face"]) == (5, 0, 5, "none")
+    assert scd("animate", "--like", "a.gif", "-o", "d.gif", "--model", models / "pictures")[0] == 0
+
+
+def test_like_refuses_clips_that_cannot_be_repeated(animate, scd, folder, detector):
+    assert animate("dance.mp4", "-o", "a.gif")[0] == 0
+    record = json.loads((folder / "a.gif.json").read_text())
+    changed = json.loads(json.dumps(record))
+    changed["model"]["stamp"]["weights"] = "0" * 16
+    (folder / "other.json").write_text(json.dumps(changed))
+    assert "has changed since" in complaint(scd("animate", "--like", "other.json", "-o", "b.gif"))
+    (folder / "half.json").write_text('{"kind": "animate-clip"}')
+    assert "half.json: is no complete record" in complaint(scd("animate", "--like", "half.json"))
+    (folder / "poses.json").write_text(json.dumps({**record, "poses": "another detector's"}))
+    code, _, err = scd("animate", "--like", "poses.json", "-o", "c.gif")
+    assert code == 0
+    assert "finds other poses than when this was recorded" in err
+    assert animate("poses.npz", "-o", "p.png")[0] == 0
+    wrong = complaint(scd("animate", "--like", "p.json", "me.png", "dance.mp4", "-o", "d.gif"))
+    assert "p.json: is the record of a picture" in wrong
+    media.write_clip("dance.mp4", frames_of("dance.mp4")[:4], FPS, force=True)
+    assert "dance.mp4 has changed since a.gif.json" in complaint(scd("animate", "--like", "a.gif.json"))
+
+
+def test_the_reference_that_fits_gives_the_proportions(animate, detector, folder, person):
+    """The first is a portrait, the second shows the whole person."""
+    scores = person.pose.scores.copy()
+    scores[[9, 10, 12, 13]] = 0  # knees and ankles
+    poses = {"me.png": replace(person.pose, scores=scores), "whole.png": person.pose}
+    media.write_image("whole.png", np.rot90(person.image, 2).copy())
+    shown = {media.read_image(name).tobytes(): pose for name, pose in poses.items()}
+    detector.detect = lambda image: [replace(shown.get(image.tobytes(), person.pose), size=image.shape[:2])]
+    code, _, err = animate("poses.npz", "-o", "a.gif", "--more", "whole.png")
+    assert code == 0
+    assert "reference 2 fits the driver better than the first" in err
+    assert animate("poses.npz", "-o", "b.gif")[0] == 0
+    scores = [media.read_settings(f"{name}.gif")["alignment"] for name in "ab"]
+    assert scores[0] > scores[1] + 0.05
+
+
 def test_a_clip_cut_off_goes_on(animate, folder, monkeypatch):
     animate("dance.mp4", "-o", "whole.mp4", "--steps", 6)
     decode = SCDPipeline.decode_frames
@@ -194,6 +275,9 @@ def test_two_references_and_the_drivers_body(animate):
 def test_what_a_user_gets_wrong(animate, folder):
     assert "a clip's name ends in .mp4" in complaint(animate("dance.mp4", "-o", "out.avi"))
     assert "--start: for clips" in complaint(animate("me.png", "-o", "b.png", "--start", 1))
+    assert "--face, --mute: for clips" in complaint(animate("me.png", "--face", "none", "--mute"))
+    assert "-n: for pictures" in complaint(animate("dance.mp4", "-n", 2))
+    assert "c.avi: a clip's name ends in" in complaint(animate("dance.mp4", "--compare", "c.avi"))
     (folder / "text.mp4").write_text("no video")
     assert "text.mp4" in complaint(animate("text.mp4", "-o", "b.mp4"))
     assert "nowhere.mp4" in complaint(animate("nowhere.mp4", "-o", "b.mp4"))

@@ -4,7 +4,7 @@ painting of them. The command line and the demo page stand on these functions.""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.backbones.motion import has_motion
+from scd.media.placement import border_colour
 from scd.pose.alignment import Alignment, alignment
+from scd.pose.draw import draw_pose
+from scd.pose.preview import scaled, side_by_side
 from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
-from scd.types import Pose, PoseClip
+from scd.types import Pose, PoseClip, UserError
 
 log = logging.getLogger("scd")
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 PAINTED_AT_ONCE = 8  # frames of a model without motion modules
+CLEARLY = 0.05  # by so much more must a later reference fit the driver than the first one, to take its place
+COMPARED_HEIGHT = 256  # pixels, at least, of the pictures beside each other
 
 
 @dataclass(frozen=True)
@@ -35,33 +40,77 @@ class Drive:
     retargeted: PoseClip  # the same motion on the reference's canvas
     filled: tuple[int, ...]  # frames without the person, from 0
     alignment: Alignment
+    reference: int = 0  # of several reference pictures the one whose place and proportions these are
 
 
 def make_drive(
     seen: Sequence[Seen],
     fps: float,
-    reference_pose: Pose,
+    reference_poses: Sequence[Pose],
     smooth: bool = True,
     proportions: Literal["reference", "driver"] = "reference",
     face: FaceMode = "full",
     name: str = "the driving clip",
 ) -> Drive:
-    """Gaps filled, trembling filtered, and the motion brought to the reference's body.
+    """Gaps filled, trembling filtered, and the motion brought to the body of the reference.
 
-    Logs, in one line each, frames that were filled and what stands against a good match. Raises UserError for
-    long gaps, or when the two share no limb.
+    Of several references the first gives place and proportions, unless another fits the driver clearly
+    better (a portrait first, the whole person second). Logs, in one line each, which one that was, frames
+    that were filled and what stands against a good match. Raises UserError for long gaps, or when the two
+    share no limb.
     """
     filled = fill_gaps(PoseClip.from_poses([one.pose for one in seen], fps), name_for_errors=name)
     if filled.frames:
         log.warning("%s: nobody found in %s; filled in", name, in_words(filled.frames))
     driving = one_euro(filled.clip) if smooth else filled.clip
-    match = alignment(driving, reference_pose)
+    matches = [alignment(driving, pose) for pose in reference_poses]
+    best = max(range(len(matches)), key=lambda i: matches[i].score + CLEARLY * (i == 0))
+    match = matches[best]
+    if best:
+        text = "reference %d fits the driver better than the first (%.2f, %.2f): its proportions are taken"
+        log.info(text, best + 1, match.score, matches[0].score)
     if not match.enough:
         log.warning("the driver and the reference match badly (%.2f of 1): %s", match.score, match.reasons[0])
-    moved = retarget(driving, reference_pose, face)
+    moved = retarget(driving, reference_poses[best], face)
     if proportions == "driver":
         moved = driving
-    return Drive(seen, driving, moved, filled.frames, match)
+    return Drive(seen, driving, moved, filled.frames, match, best)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is painted: the reference pictures in the model's frame, and what the network keeps of them."""
+
+    reference: Any
+    pictures: list[Picture]  # (S, S, 3) each, padded with the colour of its border
+    places: list[media.Placement]
+
+
+def read_subject(pipe: Any, images: Sequence[Picture], poses: Sequence[Pose]) -> Subject:
+    """Reference pictures (H, W, 3) of any size, each with its own pose, read once."""
+    size = pipe.config.default_size
+    fitted = [media.fit(image, (size, size), fill=border_colour(image)) for image in images]
+    moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
+    pictures = [picture for picture, _ in fitted]
+    return Subject(pipe.encode_reference(pictures, moved), pictures, [place for _, place in fitted])
+
+
+def place_in_model(pipe: Any, drive: Drive) -> media.Placement:
+    """How the canvas of the poses that drive lies in the model's frame."""
+    size = pipe.config.default_size
+    return media.place(drive.retargeted.size, (size, size))
+
+
+def paint_drive(
+    pipe: Any, subject: Subject, drive: Drive, seed: int = 0, work_folder: Path | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Iterator[Picture]:  # fmt: skip
+    """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
+    place = place_in_model(pipe, drive)
+    left, top, right, bottom = place.target
+    poses = placed(drive.retargeted, place)
+    for frame in paint_frames(pipe, subject.reference, poses, seed, work_folder, on_step):
+        yield np.ascontiguousarray(frame[top:bottom, left:right])
 
 
 def placed(clip: PoseClip, placement: media.Placement) -> PoseClip:
@@ -76,9 +125,9 @@ def paint_frames(
     """The clip's frames in the model's size, uint8 (H, W, 3), as they are decoded.
 
     With motion modules all frames finish together at the last step; `work_folder` keeps what is done. A model
-    without them paints frame by frame, all from one noise: logs that the clip will flicker.
+    without them paints frame by frame, each from the same noise (initial and of every step), as the picture
+    of that pose and seed: logs that the clip will flicker. UserError for results that are no numbers.
     """
-    generator = torch.Generator().manual_seed(seed)
 
     def stepped(*_: Any) -> dict:
         if on_step is not None:
@@ -86,22 +135,27 @@ def paint_frames(
         return {}
 
     if has_motion(pipe.unet) or len(poses) == 1:
-        output = pipe(
-            reference, poses, generator=generator, output_type="latent", work_folder=work_folder,
-            callback_on_step_end=stepped,
-        )  # fmt: skip
-        yield from pipe.decode_frames(output.frames[0])
+        latents = pipe(
+            reference, poses, generator=torch.Generator().manual_seed(seed), output_type="latent",
+            work_folder=work_folder, callback_on_step_end=stepped,
+        ).frames[0]  # fmt: skip
+        _require_numbers(pipe, latents)
+        yield from pipe.decode_frames(latents)
         return
     log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
-    side = pipe.config.default_size // pipe.vae_scale_factor
-    noise = torch.randn(1, pipe.unet.config.in_channels, side, side, generator=generator)
     for start in range(0, len(poses), PAINTED_AT_ONCE):
         part = list(poses[start : start + PAINTED_AT_ONCE])
-        images = pipe(
-            reference, part, latents=noise.expand(len(part), -1, -1, -1), output_type="np",
-            callback_on_step_end=stepped,
+        latents = pipe(
+            reference, part, generator=[torch.Generator().manual_seed(seed) for _ in part],
+            output_type="latent", callback_on_step_end=stepped,
         ).images  # fmt: skip
-        yield from np.rint(images * 255).astype(np.uint8)
+        _require_numbers(pipe, latents)
+        yield from pipe.decode_frames(latents.transpose(0, 1))
+
+
+def _require_numbers(pipe: Any, latents: torch.Tensor) -> None:
+    if not torch.isfinite(latents).all():
+        raise UserError(f"the clip is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
 
 
 def num_steps(pipe: Any, num_frames: int) -> int:
@@ -109,3 +163,23 @@ def num_steps(pipe: Any, num_frames: int) -> int:
     if has_motion(pipe.unet) or num_frames == 1:
         return pipe.config.default_steps
     return pipe.config.default_steps * -(-num_frames // PAINTED_AT_ONCE)
+
+
+def compare_frames(
+    reference: Picture, frames: Iterable[Picture] | None, poses: PoseClip, results: Iterable[Picture]
+) -> Iterator[Picture]:
+    """Reference, driving frame, pose and result side by side: one picture (H, W, 3), even sides, a frame.
+
+    `frames` (None: there is no driving picture) and `results` stream; the shortest ends the clip. The results
+    are enlarged in whole steps, so that their pixels are seen as they are, the others to their height.
+    """
+    drivers: Iterator[Picture | None] = iter(frames) if frames is not None else iter(lambda: None, 0)
+    for driver, pose, result in zip(drivers, poses, results):  # noqa: B905
+        factor = -(-COMPARED_HEIGHT // result.shape[0])
+        large = result.repeat(factor, 0).repeat(factor, 1)
+        height, width = large.shape[:2]
+        cells = {"reference": scaled(reference, height)}
+        if driver is not None:
+            cells["driver"] = scaled(driver, height)
+        cells |= {"pose": draw_pose(pose, (height, width)), "result": large}
+        yield side_by_side(list(cells.values()), list(cells))

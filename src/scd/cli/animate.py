@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from scd import __version__, media
-from scd.cli.job import KIND, Job, plan
+from scd.cli.clip_job import drives_a_clip, repeated
+from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record
 from scd.cli.models import identity, load_pipeline, require_same
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
@@ -30,9 +31,16 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 
 def animate(options: Animate) -> None:
     """Run the verb: write pictures, record and sheet, and print their names. Raises UserError."""
-    from scd.cli.clip import animate_clip, drives_a_clip
+    from scd.cli.clip import animate_clip
 
+    record = {} if options.like is None else read_record(options.like)
+    if record.get("kind") == CLIP_KIND:
+        same_model = options.model.model is None
+        animate_clip(repeated(options, record), record if same_model else {**record, "model": None})
+        return
     if drives_a_clip(options):
+        if record:
+            raise UserError(f"{options.like}: is the record of a picture, and cannot be repeated as a clip")
         animate_clip(options)
         return
     require_no_clip_options(options)
@@ -59,7 +67,7 @@ def animate(options: Animate) -> None:
                 )
                 rows.append([_cropped(frame, placement), drawing, picture])
     if job.sheet is not None:
-        cells = [[_enlarged(cell) for cell in row] for row in rows]
+        cells = [[enlarged(cell) for cell in row] for row in rows]
         sheet = media.contact_sheet(cells, ["reference", "pose", "result"])
         media.write_image(job.sheet, sheet, record, job.force)
     with media.replacing(job.record, job.force) as temporary:
@@ -71,8 +79,10 @@ def animate(options: Animate) -> None:
 def require_no_clip_options(options: Animate) -> None:
     """UserError for options of clips where the pose is a picture."""
     given = {
-        "--preview-pose": options.preview_pose, "--start": options.start, "--end": options.end,
-        "--fps": options.fps, "--max-frames": options.max_frames, "--more": options.more or None,
+        "--preview-pose": options.preview_pose, "--compare": options.compare, "--start": options.start,
+        "--end": options.end, "--fps": options.fps, "--max-frames": options.max_frames,
+        "--more": options.more or None, "--face": options.face, "--proportions": options.proportions,
+        "--no-smooth": options.no_smooth or None, "--mute": options.mute or None,
     }  # fmt: skip
     if told := [name for name, value in given.items() if value is not None]:
         raise UserError(
@@ -163,7 +173,7 @@ def _cropped(picture: Picture, placement: media.Placement) -> Picture:
     return picture[top:bottom, left:right].copy()
 
 
-def _enlarged(picture: Picture) -> Picture:
+def enlarged(picture: Picture) -> Picture:
     """Small pictures in whole steps, so that a sheet shows their pixels as they are."""
     factor = -(-SHEET_SIDE // max(picture.shape[:2]))
     return picture.repeat(factor, 0).repeat(factor, 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
 from scd.types import Pose, UserError
 
-KIND = "animate"  # of a record; `scd world` writes "world"
+KIND, CLIP_KIND = "animate", "animate-clip"  # of a record; `scd world` writes "world"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 Person = int | Literal["largest"]
 
@@ -46,7 +47,7 @@ class Job:
 def plan(options: Animate) -> Job:
     """Settle the job. Raises UserError for missing or changed inputs, and for results that exist."""
     like = options.like
-    old = {} if like is None else _read_record(like)
+    old = {} if like is None else read_record(like)
     try:
         return _plan(options, old)
     except (KeyError, TypeError, AttributeError) as error:
@@ -59,11 +60,11 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     inputs = old.get("inputs") or {}
     reference, paths, reference_pose = options.reference, list(options.poses), options.reference_pose
     if reference is None and old:
-        reference = _unchanged(inputs["reference"], options.like)
+        reference = unchanged(inputs["reference"], options.like)
         if reference_pose is None and inputs["reference_pose"]:
-            reference_pose = _unchanged(inputs["reference_pose"], options.like)
+            reference_pose = unchanged(inputs["reference_pose"], options.like)
     if not paths and old:
-        paths = [_unchanged(pose, options.like) for pose in inputs["poses"]]
+        paths = [unchanged(pose, options.like) for pose in inputs["poses"]]
     if reference is None or not paths:
         raise UserError("give a REFERENCE and a POSE, both pictures of people: scd animate REFERENCE POSE")
 
@@ -86,7 +87,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     return Job(
         reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num,
         person, canvas, _first(options.detector, old.get("detector"), "mediapipe"),
-        names, record, sheet, options.force, _merged(options.model, old),
+        names, record, sheet, options.force, merged_model(options.model, old),
         {
             "reference": identity_of(reference),
             "reference_pose": identity_of(reference_pose) if reference_pose else None,
@@ -96,7 +97,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     )  # fmt: skip
 
 
-def _merged(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
+def merged_model(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
     """Options that were given win over recorded ones; "auto" counts as not given."""
     if not old:
         return given
@@ -172,14 +173,17 @@ def _hash(path: Path) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _unchanged(identity: dict[str, str], like: Path | None) -> Path:
+def unchanged(
+    identity: dict[str, str], like: Path | None, identify: Callable[[Path], dict[str, str]] = identity_of
+) -> Path:
+    """The input that a record names. UserError when it is gone or is another file now."""
     path = Path(identity["path"])
     if not path.exists():
         raise UserError(
             f"{path}, which {like} was made from, is not here: "
             "start from the same folder, or name it as an argument"
         )
-    if _hash(path) != identity["sha256"]:
+    if identify(path)["sha256"] != identity["sha256"]:
         raise UserError(
             f"{path} has changed since {like} was made: "
             "bring the old file back, or name it as an argument to use it as it is"
@@ -187,7 +191,13 @@ def _unchanged(identity: dict[str, str], like: Path | None) -> Path:
     return path
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """What an earlier `scd animate` recorded, of pictures (KIND) or of a clip (CLIP_KIND): from its OUT.json,
+    or from the picture or the clip itself. A clip's record has the clip's whole name, OUT.mp4.json; OUT.json
+    is understood where it can mean nothing else. Raises UserError."""
+    beside = [] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.json"))
+    if path.suffix.lower() == ".json" and len(beside) == 1:
+        path = beside[0]
     if path.suffix.lower() == ".json":
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -199,7 +209,7 @@ def _read_record(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: is no record of `scd animate` ({error})") from None
     else:
         record = media.read_settings(path)
-    if not isinstance(record, dict) or record.get("kind") != KIND:
+    if not isinstance(record, dict) or record.get("kind") not in (KIND, CLIP_KIND):
         raise UserError(
             f"{path}: is no record of `scd animate`; name the OUT.json, or the picture, that it wrote"
         )

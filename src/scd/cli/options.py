@@ -65,7 +65,7 @@ class Animate:
     sheet: Flag = False
     """Also write OUT-sheet.png: reference, pose and result side by side."""
     like: File = None
-    """Repeat what this OUT.json (or picture) records. Other options that are given win."""
+    """Repeat what this OUT.json (or picture, or clip) records. Other options that are given win."""
     person: Person = None
     """Whom, where a picture shows several: the largest, or number N from the left. Default: largest."""
     detector: Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")] = (
@@ -80,6 +80,8 @@ class Animate:
     """Clips: further pictures of the same person, as the back."""
     preview_pose: File = None
     """Clips: write reference, driving skeleton and retargeted skeleton side by side to FILE.mp4, and stop."""
+    compare: File = None
+    """Clips: also write reference, driver, pose and result side by side to FILE (.mp4, .gif, .webp)."""
     start: Seconds = None
     """Clips: begin so many seconds into the driving clip."""
     end: Seconds = None
@@ -89,12 +91,16 @@ class Animate:
     max_frames: Number = None
     """Clips: so many frames at most."""
     face: Annotated[
-        Literal["none", "eyes-mouth", "full"], arg(metavar="none|eyes-mouth|full", help_behavior_hint="")
-    ] = "full"
+        Literal["none", "eyes-mouth", "full"] | None,
+        DisallowNone,
+        arg(metavar="none|eyes-mouth|full", help_behavior_hint=""),
+    ] = None
     """Clips: what the driver's face drives. Its shape is always the reference's. Default: full."""
     proportions: Annotated[
-        Literal["reference", "driver"], arg(metavar="reference|driver", help_behavior_hint="")
-    ] = "reference"
+        Literal["reference", "driver"] | None,
+        DisallowNone,
+        arg(metavar="reference|driver", help_behavior_hint=""),
+    ] = None
     """Clips: whose body the poses have. Default: reference."""
     no_smooth: Flag = False
     """Clips: leave the trembling of the detector in."""

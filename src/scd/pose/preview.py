@@ -41,21 +41,34 @@ def preview_frames(
     `height` is that of the pictures, without the bar of labels. The frames stream: none is kept. ValueError
     when the lengths differ.
     """
-    left = overlay_pose(_scaled(reference, height), reference_pose, strength=0.6)
+    left = overlay_pose(scaled(reference, height), reference_pose, strength=0.6)
+    width = round(height * retargeted.size[1] / retargeted.size[0])
+    drivers = driver_frames(frames, seen, driving, filled, height)
+    for t, (middle, moved) in enumerate(zip(drivers, retargeted, strict=True)):
+        right = draw_pose(moved, (height, width))
+        label = f"driver, frame {t} of {len(driving)}{', filled in' if t in filled else ''}"
+        yield side_by_side((left, middle, right), ("reference", label, "retargeted"))
+
+
+def driver_frames(
+    frames: Iterable[Picture],
+    seen: Sequence[Seen],
+    driving: PoseClip,
+    filled: Collection[int] = (),
+    height: int | None = None,
+) -> Iterator[Picture]:
+    """The middle of the preview by itself: one picture (H, W, 3), `height` pixels high or as it is, for each
+    driving frame. ValueError when the lengths differ."""
     first = next((t for t, one in enumerate(seen) if one.pose is not None and one.people), len(seen))
     last = first + max(1, round(driving.fps))
     others, number = _others(seen[first]) if first < len(seen) else ({}, 0)
-    filled = set(filled)
-    width = round(height * retargeted.size[1] / retargeted.size[0])
-    for t, (frame, pose, moved) in enumerate(zip(frames, driving, retargeted, strict=True)):
-        middle = overlay_pose(_scaled(frame, height), pose)
+    for t, (frame, pose) in enumerate(zip(frames, driving, strict=True)):
+        picture = overlay_pose(scaled(frame, height or frame.shape[0]), pose)
         named = first <= t < last
         for index, other in others.items() if named else ():
-            _box(middle, other, str(index), GREY)
-        _box(middle, pose, str(number) if named and number else "", AMBER if t in filled else GREEN)
-        right = draw_pose(moved, (height, width))
-        label = f"driver, frame {t} of {len(driving)}{', filled in' if t in filled else ''}"
-        yield _side_by_side((left, middle, right), ("reference", label, "retargeted"))
+            _box(picture, other, str(index), GREY)
+        _box(picture, pose, str(number) if named and number else "", AMBER if t in filled else GREEN)
+        yield picture
 
 
 def _others(seen: Seen) -> tuple[dict[int, Pose], int]:
@@ -66,7 +79,8 @@ def _others(seen: Seen) -> tuple[dict[int, Pose], int]:
     return others, same.index(True) + 1 if any(same) else 0
 
 
-def _scaled(image: Picture, height: int) -> Picture:
+def scaled(image: Picture, height: int) -> Picture:
+    """The picture at another height."""
     width = max(1, round(height * image.shape[1] / image.shape[0]))
     way = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=way).astype(np.uint8, copy=False)
@@ -89,7 +103,8 @@ def _box(image: Picture, pose: Pose, number: str, colour: tuple[int, int, int]) 
         cv2.putText(image, number, (x + 3, y + 17), _FONT, 0.6, (0, 0, 0), 2, cv2.LINE_AA)
 
 
-def _side_by_side(pictures: Sequence[Picture], labels: Sequence[str]) -> Picture:
+def side_by_side(pictures: Sequence[Picture], labels: Sequence[str]) -> Picture:
+    """Pictures of one height in a row under their labels, uint8 RGB; both sides are even, as videos want."""
     height = pictures[0].shape[0]
     width = sum(picture.shape[1] for picture in pictures) + GAP * (len(pictures) - 1)
     canvas = np.full(((BAR + height + 1) // 2 * 2, (width + 1) // 2 * 2, 3), 32, np.uint8)

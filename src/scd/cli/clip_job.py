@@ -1,0 +1,194 @@
+"""What one `scd animate` of a clip will do: what drives it, what `--like` recorded, what the record keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scd import __version__, media
+from scd.animate import Drive
+from scd.cli.job import (
+    CLIP_KIND,
+    ENDINGS,
+    Person,
+    frames_of,
+    identity_of,
+    is_pose_file,
+    merged_model,
+    parse_canvas,
+    place_of,
+    unchanged,
+)
+from scd.cli.options import Animate
+from scd.media.files import VIDEOS
+from scd.pose import detect
+from scd.pose.files import read_poses
+from scd.pose.track import Seen
+from scd.types import Pose, UserError
+
+WRITTEN = (".mp4", ".m4v", ".mov", ".gif", ".webp", "")  # endings of a clip's name; none = a folder of PNG
+ANIMATIONS = (".gif", ".webp", ".apng")
+POSE_FPS = 30.0  # of a pose file that does not say its rate
+# The options beside files and model that decide what a clip shows and sounds like
+REPEATED = (
+    "person", "detector", "canvas", "start", "end", "fps", "max_frames", "face", "proportions", "no_smooth",
+    "mute",
+)  # fmt: skip
+
+
+# ---- which inputs are clips ----
+
+
+def drives_a_clip(options: Animate) -> bool:
+    """Whether the poses are a clip: one DRIVING that moves, or a pose file that is to become a video."""
+    if len(options.poses) != 1:
+        return False
+    path, out = options.poses[0], options.out
+    if is_pose_file(path) and not is_frame_folder(path):
+        wanted = options.preview_pose is not None or options.compare is not None
+        return wanted or (out is not None and out.suffix.lower() in WRITTEN[:4])
+    if path.suffix.lower() in ANIMATIONS and out is not None and out.suffix.lower() in ENDINGS[:3]:
+        return False  # a still: the first frame's pose
+    return is_clip(path)
+
+
+def is_clip(path: Path) -> bool:
+    """A video, an animation that moves, or a folder of frames."""
+    if path.suffix.lower() in ANIMATIONS:
+        try:
+            return media.open_clip(path).num_frames > 1
+        except UserError:
+            return False  # who reads it as a picture says what is wrong
+    return path.suffix.lower() in VIDEOS or is_frame_folder(path)
+
+
+def is_frame_folder(path: Path) -> bool:
+    """Pictures in a folder, and no pose files."""
+    if not path.is_dir() or (path / "clip.json").is_file():
+        return path.is_dir()
+    return not any(path.glob("*.json")) and any(p.suffix.lower() in ENDINGS for p in path.iterdir())
+
+
+# ---- the record ----
+
+
+def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
+    """The options with what they do not say taken from the record. Raises UserError for inputs that are gone
+    or have changed, and for a record with parts missing."""
+    like = options.like
+    try:
+        inputs, settings = record["inputs"], record["options"]
+        unsaid = [n for n in REPEATED if getattr(options, n) is None or getattr(options, n) is False]
+        filled = {name: settings[name] for name in unsaid}
+        if options.reference is None:
+            first, *more = (unchanged(one, like, identity) for one in inputs["references"])
+            filled |= {"reference": first, "more": options.more or tuple(more)}
+            if options.reference_pose is None and inputs["reference_pose"]:
+                filled["reference_pose"] = unchanged(inputs["reference_pose"], like)
+        if not options.poses:
+            filled["poses"] = (unchanged(inputs["driving"], like, identity),)
+        return replace(options, **filled, model=merged_model(options.model, dict(record)))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{like}: is no complete record of `scd animate` ({error!r})") from error
+
+
+def settled(options: Animate) -> Animate:
+    """The options with what nobody said at its default: what a record keeps is said."""
+    return replace(
+        options, person=options.person or "largest", detector=options.detector or "mediapipe",
+        face=options.face or "full", proportions=options.proportions or "reference",
+    )  # fmt: skip
+
+
+def record_of(options: Animate, pipe: Any, model: dict[str, Any], drive: Drive) -> dict[str, Any]:
+    """All that `--like` needs to paint the same clip again. Paths stay as they were given."""
+    given = options.reference_pose
+    return {
+        "kind": CLIP_KIND, "version": __version__,
+        "inputs": {
+            "references": [identity(path) for path in references(options)],
+            "reference_pose": None if given is None else identity(given),
+            "driving": identity(options.poses[0]),
+        },
+        "options": {name: getattr(options, name) for name in REPEATED},
+        "model": model, "world_version": pipe.config.world_version,
+        "device": torch.device(pipe.device).type, "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+        "seed": options.model.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
+        "frames": len(drive.retargeted), "fps": drive.retargeted.fps, "alignment": drive.alignment.score,
+        "poses": poses_hash(drive),
+    }  # fmt: skip
+
+
+def poses_hash(drive: Drive) -> str:
+    """SHA-256, in hex, of the poses that are painted: another detector finds others in the same clip."""
+    poses = drive.retargeted
+    return hashlib.sha256(poses.joints.tobytes() + poses.scores.tobytes()).hexdigest()
+
+
+def identity(path: Path) -> dict[str, str]:
+    """A file's path and hash; a folder of frames counts by its frames."""
+    if is_frame_folder(path):
+        return {"path": str(path), "sha256": media.content_hash(path)}
+    return identity_of(path)
+
+
+# ---- the inputs ----
+
+
+def references(options: Animate) -> list[Path]:
+    if options.reference is None:
+        raise UserError("give a REFERENCE, a picture of a person: scd animate REFERENCE DRIVING")
+    return [options.reference, *options.more]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The driving clip: read from a medium, or a pose file."""
+
+    path: Path
+    rate: Fraction | float  # frames per second
+    clip: media.ClipReader | None
+    seen: list[Seen] | None  # of a pose file
+
+    @property
+    def sound(self) -> Path | None:
+        return self.path if self.clip is not None and self.clip.has_audio else None
+
+    @property
+    def start(self) -> float:
+        """Seconds from the medium's first frame to the first one that drives."""
+        return self.clip.start if self.clip is not None else 0.0
+
+
+def open_driving(options: Animate, person: Person) -> Source:
+    """What drives, or the part of it that was asked for. Raises UserError."""
+    (driving,) = options.poses
+    if not is_pose_file(driving) or is_frame_folder(driving):
+        clip = media.open_clip(driving, options.start, options.end, options.fps, options.max_frames)
+        return Source(driving, clip.rate, clip, None)
+    file = read_poses(driving, parse_canvas(options.canvas))
+    place, fps = place_of(person, file.frames), options.fps or file.fps or POSE_FPS
+    first = round((options.start or 0) * fps)
+    last = len(file.frames) if options.end is None else round(options.end * fps)
+    frames = file.frames[first:last][: options.max_frames]
+    if not any(place < len(frame) for frame in frames):
+        raise UserError(f"{driving}: person {place + 1} is in none of its {len(frames)} frames")
+    shown = [frame[place] if place < len(frame) else None for frame in frames]
+    return Source(driving, fps, None, [Seen(p if p and p.scores.any() else None) for p in shown])
+
+
+def reference_poses(options: Animate, images: list[Any], detector: str, person: Person) -> list[Pose]:
+    """The poses of the reference pictures; a pose file may give the first's. Raises UserError."""
+    poses: list[Pose] = []
+    if options.reference_pose is not None:
+        poses = frames_of(options.reference_pose, person, parse_canvas(options.canvas))[:1]
+    for image, path in list(zip(images, references(options), strict=True))[len(poses) :]:
+        poses.append(detect.detect_one(image, "largest", str(path), detect.get_detector(detector)))
+    return poses
