@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help env run test test-all lint examples clean
+.PHONY: help env run test test-all lint examples readme-gif clean
 
 help:
 	@echo "make run       paint the person of one picture in the pose of another and through a dance, write out/"
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: env
 	$(BIN)/scd animate examples/reference.png examples/pose.png -o out/first.png --sheet --force
-	$(BIN)/scd animate examples/reference.png examples/dance.mp4 -o out/first.mp4 --force
+	$(BIN)/scd animate examples/reference.png examples/dance.mp4 -o out/first.mp4 --compare out/first-compare.mp4 --force
 
 test: env
 	$(BIN)/python -m pytest
@@ -56,6 +56,10 @@ examples: env
 	$(BIN)/scd world examples/reference.png --seed 43 --num 1 --views 1 --size 384 --force
 	$(BIN)/scd world examples/pose.png --seed 45 --num 1 --views 1 --size 384 --force
 	$(BIN)/scd world examples/dance.mp4 --seed 52 --clip dance --frames 45 --fps 15 --size 256 --force
+
+# The moving picture of the README, painted by the weights of the day
+readme-gif: env
+	$(BIN)/scd animate examples/reference.png examples/dance.mp4 -o out/first.mp4 --compare docs/images/dance.gif --force
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
