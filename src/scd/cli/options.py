@@ -227,6 +227,43 @@ class World:
 
 
 @dataclass(frozen=True)
+class Data:
+    """Say whether a dataset of clips can train, find its poses, or show how training will see it.
+
+    A dataset is a folder of videos or of folders of frames, TikTok's or UBCFashion's as they lie on a disk.
+    What is found out is kept in ROOT/scd.jsonl and ROOT/scd/, or in the user's cache folder where ROOT
+    cannot be written to.
+    """
+
+    what: Annotated[
+        Positional[Literal["check", "prepare", "preview"]], arg(metavar="{check,prepare,preview}")
+    ]
+    """check: a report. prepare: find the poses, then the report; cut off, it goes on where it was. preview: a
+    sheet with references, targets and poses."""
+    root: Annotated[Positional[Path], arg(metavar="ROOT")]
+    """The dataset's folder, or a manifest (.jsonl)."""
+    kind: Literal["auto", "tiktok", "ubc", "folder"] = "auto"
+    """How it lies there; auto: the first layout that fits."""
+    size: Annotated[int, arg(metavar="N")] = 512
+    """Square root of the pixels of a training picture."""
+    out: OutFile = None
+    """The preview, a picture. Default: out/NAME.png."""
+    num: Count = None
+    """Clips of the preview. Default: 8."""
+    detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
+    """Who finds the poses."""
+    force: Flag = False
+    """Replace the preview if it exists."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> None:
+        from scd.cli.data import data
+
+        data(self)
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time a model: a step without a reference, with it cached, with it read again each step; a picture."""
 

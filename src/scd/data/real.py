@@ -84,6 +84,10 @@ class RealPictures:
         shot = self.shot_of(index)
         num = draw_num_references(self.seed, index // self.group, self.references)
         rng = np.random.default_rng([self.seed, 2, index])
+        return self.sample(shot, num, rng)
+
+    def sample(self, shot: Shot, num: int, rng: np.random.Generator) -> Sample:
+        """`num` references and the targets of a shot; all that is random comes from `rng`."""
         references, targets = self.choose(shot, num, rng)
         pictures, tokens = self.read(shot, [*references, *targets])
         poses = [shot.pose(t) for t in (*references, *targets)]

@@ -46,6 +46,12 @@ class Shot:
         """(height, width) in pixels."""
         return self.placement.size
 
+    @property
+    def scale(self) -> float:
+        """Pixels of the clip in a pixel of the bucket: under 1 where the clip is enlarged."""
+        (top, bottom), (y0, y1) = self.placement.source[1::2], self.placement.target[1::2]
+        return (bottom - top) / (y1 - y0)
+
     def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """The frames as they lie in the bucket, (n, H, W, 3). Raises UserError when one cannot be read."""
         found = _read(_opened(self.path), sorted(set(frames)))

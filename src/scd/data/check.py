@@ -1,0 +1,115 @@
+"""Whether a dataset can train, in figures a person understands; and how training will see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.config import PRESETS, DataConfig
+from scd.data.layouts import Layout
+from scd.data.manifest import Entry
+from scd.data.prepare import lacks_poses
+from scd.data.real import RealClips, RealPictures
+from scd.data.shots import Shot, all_shots
+from scd.media import contact_sheet
+from scd.types import UserError
+
+STAGE_1, STAGE_2 = (PRESETS[f"folder-{stage}"].data for stage in ("stage1", "stage2"))
+ENLARGED = 1.5  # from here on it is worth a word that a shot has fewer pixels than its bucket
+
+
+@dataclass(frozen=True)
+class Report:
+    figures: dict[str, Any]  # JSON; None = not known before the poses were looked for
+    problems: list[str]  # a line each, with the clip's name
+    verdict: str  # why it cannot train; "" = it can
+
+
+def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
+    """What a surveyed dataset holds, and how much of it trains at buckets of `size`."""
+    good = [entry for entry in entries.values() if not entry.error]
+    waiting = [entry for entry in good if lacks_poses(layout, entry)]
+    problems = [f"{e.clip}: {e.error.removeprefix(f'{e.clip} ')}" for e in entries.values() if e.error]
+    contents = Counter(entry.content for entry in good)
+    figures: dict[str, Any] = {
+        "layout": layout.kind, "clips": len(entries), "held_out": len(layout.held_out),
+        "unusable": len(problems), "copies": sum(contents.values()) - len(contents),
+        "frames": sum(entry.frames for entry in good),
+        "seconds": round(sum(entry.frames / _rate(entry) for entry in good), 2),
+        "sizes": _counted(f"{entry.size[1]}x{entry.size[0]}" for entry in good),
+        "rates": _counted(f"{_rate(entry):g}" for entry in good),
+        "without_poses": len(waiting),
+        "frames_without_person": None, "shots": None, "buckets": None,
+        "training_pairs": None, "training_windows": None,
+    }  # fmt: skip
+    if not good:
+        return Report(figures, problems, "none of its clips can be read")
+    if waiting:
+        return Report(figures, problems, "")
+    everything = all_shots(layout, entries, layout.clips, size)
+    shots = all_shots(layout, entries, layout.training, size)
+    pairs = _training_set(RealPictures, shots, STAGE_1.targets, gap=STAGE_1.gap)
+    windows = _training_set(RealClips, shots, STAGE_2.frames, strides=STAGE_2.strides)
+    figures |= {
+        "frames_without_person": figures["frames"] - sum(len(shot.usable) for shot in everything),
+        "shots": len(everything),
+        "buckets": _counted(f"{shot.bucket[1]}x{shot.bucket[0]}" for shot in shots),
+        "training_pairs": 0, "training_windows": 0,
+    }  # fmt: skip
+    if pairs is not None:
+        figures["training_pairs"] = sum(num_pairs(shot, STAGE_1.gap) for shot in pairs.shots)
+    if windows is not None:
+        figures["training_windows"] = sum(
+            len(windows.windows(shot, stride)) for shot in windows.shots for stride in STAGE_2.strides
+        )
+    names = {shot.name for shot in pairs.shots} if pairs is not None else set()
+    for shot in shots:
+        if shot.name not in names:
+            problems.append(f"{shot.name}: too short, no two frames with the person {STAGE_1.gap} apart")
+        elif (enlarged := 1 / shot.scale) >= ENLARGED:
+            problems.append(f"{shot.name}: small, enlarged {enlarged:.1f} times for buckets of {size}")
+    verdict = "" if names else f"no clip shows the person in two frames {STAGE_1.gap} apart"
+    return Report(figures, problems, verdict)
+
+
+def num_pairs(shot: Shot, gap: int) -> int:
+    """(reference, target) pairs of frames with the person, at least `gap` apart."""
+    later = len(shot.usable) - np.searchsorted(shot.usable, shot.usable + gap)
+    return 2 * int(later.sum())
+
+
+def preview(layout: Layout, entries: dict[str, Entry], data: DataConfig, num: int) -> NDArray[np.uint8]:
+    """A sheet of up to `num` clips: reference and target, each with its drawing, as training reads them."""
+    shots = all_shots(layout, entries, layout.training, data.size)
+    dataset = RealPictures(shots, 0, num_targets=1, gap=data.gap)
+    chosen = np.unique(np.linspace(0, len(dataset.shots) - 1, num).round().astype(int))
+    rows, names = [], []
+    for number in chosen.tolist():
+        sample = dataset.sample(dataset.shots[number], 1, np.random.default_rng([0, number]))
+        pairs = zip(
+            (*sample.references, *sample.targets), (*sample.reference_drawings, *sample.target_drawings),
+            strict=True,
+        )  # fmt: skip
+        rows.append([cell for pair in pairs for cell in pair])
+        names.append(f"{dataset.shots[number].name}, {rows[-1][0].shape[1]}x{rows[-1][0].shape[0]}")
+    return contact_sheet(rows, ["reference", "its pose", "target", "its pose"], names)
+
+
+def _training_set(cls: Any, shots: list[Shot], num: int, **options: Any) -> Any:
+    try:
+        return cls(shots, 0, num, **options)
+    except UserError:
+        return None
+
+
+def _rate(entry: Entry) -> float:
+    return float(Fraction(entry.fps))
+
+
+def _counted(names: Any) -> dict[str, int]:
+    return dict(Counter(names).most_common())
