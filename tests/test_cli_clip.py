@@ -16,7 +16,7 @@ from scd.config import PRESETS, replace
 from scd.pipeline import SCDPipeline
 from scd.pose import detect
 from scd.pose.alignment import alignment
-from scd.pose.files import write_poses
+from scd.pose.files import read_poses, write_poses
 from scd.types import BODY, PoseClip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -298,6 +298,52 @@ def test_nobody_for_a_while(animate, views):
     assert "nobody found in 3-4; filled in" in err
     hide("long.npz", {1, 2, 3, 4, 5, 6, 7})
     assert "long.npz" in complaint(animate("long.npz", "-o", "long.mp4", "--person", 1))
+
+
+def test_poses_of_a_clip_drive_as_the_clip_does(animate, scd, detector, views):
+    """What `scd pose` finds in a clip is what `scd animate` finds in it: the same frames come out."""
+    moving = iter([[v.pose] for v in views])
+    detector.detect = lambda image: [replace(p, size=image.shape[:2]) for p in next(moving)]
+    options = ("--start", 0.16, "--max-frames", 5)
+    code, out, err = scd("pose", "dance.mp4", "-o", "found.npz", "--draw", "drawn.mp4", *options)
+    assert (code, out) == (0, "found.npz: 5 frames, 1 person\ndrawn.mp4\n"), err
+    file = read_poses("found.npz")
+    assert (len(file.frames), file.fps, file.size) == (5, FPS, (96, 96))
+    np.testing.assert_array_equal(file.frames[1][0].scores, views[1].pose.scores)
+    drawn = media.open_clip("drawn.mp4")
+    assert (drawn.num_frames, drawn.fps, drawn.size) == (5, FPS, (96, 96))
+    given = ("--reference-pose", "found.npz")  # so that no picture is looked at
+    assert animate("dance.mp4", "-o", "a.gif", *options, *given)[0] == 0
+    assert animate("found.npz", "-o", "b.gif", *given)[0] == 0
+    np.testing.assert_array_equal(frames_of("a.gif"), frames_of("b.gif"))
+    assert next(moving, None) is not None, "the poses of the clip came from the disk"
+
+
+def test_the_chosen_person_of_a_clip(scd, folder, detector, views):
+    """One person is followed and written, and frames without anybody are named."""
+    here, aside = views[0].pose, replace(views[0].pose, joints=views[0].pose.joints * np.float32([0.4, 1]))
+    found = iter([[aside, here]] + [[here]] * 3 + [[]] * 8 + [[here]] * 9)
+    detector.detect = lambda image: [replace(pose, size=image.shape[:2]) for pose in next(found)]
+    code, out, _ = scd("pose", "dance.mp4", "--person", 1, "-o", "first.npz")
+    assert code == 0
+    first = read_poses("first.npz").frames
+    np.testing.assert_allclose(first[0][0].joints, aside.joints, atol=1e-6)
+    assert all(len(frame) <= 1 for frame in first)
+    assert "; nobody found in " in out
+    message = complaint(scd("pose", "dance.mp4", "--person", 3, "--start", 0.2, "-o", "third.npz"))
+    assert "--person 3" in message
+
+
+def test_poses_of_a_file_are_drawn_as_a_clip(scd, folder, views):
+    code, out, err = scd("pose", "poses.npz", "-o", "again.npz", "--draw", "drawn.gif")
+    assert (code, out) == (0, f"again.npz: {FRAMES} frames, 1 person\ndrawn.gif\n"), err
+    assert media.open_clip("drawn.gif").num_frames == FRAMES
+    np.testing.assert_array_equal(read_poses("again.npz").frames[3][0].joints, views[3].pose.joints)
+    assert "--person, --fps: for clips" in complaint(scd("pose", "me.png", "--person", 1, "--fps", 3))
+    assert "drawing of a clip ends in .mp4" in complaint(scd("pose", "dance.mp4", "--draw", "a.png"))
+    assert "a picture's name ends in .png" in complaint(scd("pose", "me.png", "--draw", "a.mp4"))
+    assert "nowhere.mp4" in complaint(scd("pose", "nowhere.mp4"))
+    assert "is an input of this command" in complaint(scd("pose", "poses.npz", "-o", "poses.npz", "--force"))
 
 
 def test_world_clips(scd, folder):

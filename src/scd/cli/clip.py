@@ -27,6 +27,7 @@ from scd.animate import (
 from scd.cli.animate import enlarged, note_drawn_people
 from scd.cli.clip_job import (
     WRITTEN,
+    WRITTEN_IN_WORDS,
     Source,
     open_driving,
     record_of,
@@ -61,7 +62,7 @@ def animate_clip(options: Animate, expected: Mapping[str, Any] | None = None) ->
     preview, compare = options.preview_pose, options.compare
     for path in (out, preview, compare):
         if path is not None and path.suffix.lower() not in WRITTEN:
-            raise UserError(f"{path}: a clip's name ends in .mp4, .mov, .gif, .webp, or is a folder's")
+            raise UserError(f"{path}: a clip's name ends in {WRITTEN_IN_WORDS}")
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*names, *given, *options.poses])

@@ -33,6 +33,7 @@ from scd.pose.track import Seen
 from scd.types import Pose, UserError
 
 WRITTEN = (".mp4", ".m4v", ".mov", ".gif", ".webp", "")  # endings of a clip's name; none = a folder of PNG
+WRITTEN_IN_WORDS = ".mp4, .mov, .gif, .webp, or is a folder's"
 ANIMATIONS = (".gif", ".webp", ".apng")
 POSE_FPS = 30.0  # of a pose file that does not say its rate
 # The options beside files and model that decide what a clip shows and sounds like

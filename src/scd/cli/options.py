@@ -120,16 +120,30 @@ class Animate:
 
 @dataclass(frozen=True)
 class Pose:
-    """Find the people in a picture and write their poses."""
+    """Find the people in a picture, or one person through a whole clip, and write their poses.
+
+    A clip is a video, an animation or a folder of frames. Its poses are as the detector gave them, frames
+    without the person empty; `scd animate REFERENCE POSES.npz -o OUT.mp4` fills and smooths them.
+    """
 
     input: Annotated[Positional[Path], arg(metavar="INPUT")]
-    """A picture, or a pose file (OpenPose or DWPose .json, scd .npz) to convert."""
+    """A picture, a clip, or a pose file (OpenPose or DWPose .json, scd .npz) to convert."""
     out: OutFile = None
     """The pose file, .npz. Default: out/INPUT.npz."""
     draw: File = None
-    """Also draw the poses over the picture (of a pose file: on black)."""
+    """Also draw the poses over the picture, .png, or the clip, .mp4 (of a pose file: on black)."""
     detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
     """Who finds them."""
+    person: Person = None
+    """Clips: whom to follow, the largest, or number N from the left. Default: largest."""
+    start: Seconds = None
+    """Clips: begin so many seconds into the clip."""
+    end: Seconds = None
+    """Clips: stop there."""
+    fps: Annotated[float | None, DisallowNone, arg(metavar="RATE", help_behavior_hint="")] = None
+    """Clips: frames a second. Default: the clip's."""
+    max_frames: Number = None
+    """Clips: so many frames at most."""
     canvas: Canvas = None
     """Pixels of the picture behind a pose file that does not say it, as OpenPose's do not."""
     force: Flag = False
