@@ -38,7 +38,10 @@ LAYERS = [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
         "savepoint", "inputs", "pipeline", "checkpoint", "body", "model",
     ]),
-    ("verbs", ["learning", "latents", "train", "evaluate", "evaluate_clips", "metrics", "bench", "doctor", "animate"]),
+    ("verbs", [
+        "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real", "metrics", "bench",
+        "doctor", "animate",
+    ]),
     ("faces", ["cli", "demo"]),
 ]
 

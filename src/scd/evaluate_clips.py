@@ -58,9 +58,9 @@ def held_out_clips(num: int, num_frames: int, size: int) -> list[ClipCase]:
 def paint_clip(pipe: Any, case: ClipCase, poses: PoseClip | list[Pose], seed: int = 0, **options) -> NDArray:
     """Frames uint8 (T, H, W, 3) of a case's person; a list of poses paints picture by picture."""
     reference = pipe.encode_reference(case.reference, case.reference_pose)
-    size = case.reference.shape[0]
+    height, width = case.reference.shape[:2]
     generator = torch.Generator().manual_seed(seed)
-    out = pipe(reference, poses, size, size, generator=generator, output_type="np", **options)
+    out = pipe(reference, poses, height, width, generator=generator, output_type="np", **options)
     frames = out.images if out.frames is None else out.frames[0]
     return np.rint(frames * 255).astype(np.uint8)
 

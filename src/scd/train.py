@@ -264,10 +264,13 @@ def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures:
 def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:
     from scd.evaluate import sample_grid  # verbs beside this one
     from scd.evaluate_clips import sample_clips
+    from scd.evaluate_real import sample_real
 
     if not config.sample_pictures:
         return {}
     path = run / "samples" / f"step-{step:08d}.png"
+    if config.data.kind != "world":
+        return sample_real(pipe, path, config)
     if config.data.frames > 1:
         return sample_clips(pipe, path, config.data.size, config.sample_pictures, config.data.frames)
     return sample_grid(pipe, path, size=config.data.size, num=config.sample_pictures)

@@ -1,0 +1,80 @@
+"""What a training run on real clips looks at: sheets of clips that it never sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scd.config import TrainConfig
+from scd.data.real import RealPictures, open_real
+from scd.data.shots import Shot
+from scd.evaluate import Pair, grid, paint
+from scd.evaluate_clips import ClipCase, clip_sheet, paint_clip
+from scd.media import write_image
+from scd.metrics.image import detail, psnr
+from scd.metrics.video import jitter
+from scd.types import PoseClip
+
+
+def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
+    """A sheet of `sample_pictures` cases of held-out clips (of the training's, where none are held out), and
+    measures over whole pictures: where the person is, only a drawn world knows."""
+    pipe.set_progress_bar_config(disable=True)
+    dataset = open_real(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
+    if config.data.frames > 1:
+        return _clips(pipe, path, dataset, config.sample_pictures)
+    pairs = [_pair(dataset, number) for number in range(config.sample_pictures)]
+    results: list[Any] = [None] * len(pairs)
+    for size in sorted({pair.target.shape for pair in pairs}):  # one call paints one size
+        numbers = [i for i, pair in enumerate(pairs) if pair.target.shape == size]
+        alike = [pairs[i] for i in numbers]
+        for i, picture in zip(numbers, paint(pipe, alike, alike), strict=True):
+            results[i] = picture
+    write_image(path, grid(pairs[:12], results[:12]), force=True)
+    together = list(zip(results, pairs, strict=True))
+    return {
+        "psnr": _mean(psnr(y, p.target) for y, p in together),
+        "psnr_copy": _mean(psnr(p.reference, p.target) for p in pairs),
+        "detail": _mean(detail(y, p.target, p.mask) for y, p in together),
+    }
+
+
+def _clips(pipe: Any, path: Path, dataset: RealPictures, num: int) -> dict[str, float]:
+    cases = [_case(dataset, number) for number in range(num)]
+    painted = [paint_clip(pipe, case, case.poses) for case in cases]
+    write_image(path, clip_sheet(cases, painted), force=True)
+    together = list(zip(painted, cases, strict=True))
+    frames = [pair for y, case in together for pair in zip(y, case.frames, strict=True)]
+    return {
+        "psnr": _mean(psnr(y, x) for y, x in frames),
+        "jitter": _mean(jitter(y, case.frames, case.masks) for y, case in together),
+    }
+
+
+def _chosen(dataset: RealPictures, number: int) -> tuple[Shot, int, list[int]]:
+    """The shot, the reference and the targets of case `number`: the same in every run and at every step."""
+    shot = dataset.shots[number % len(dataset.shots)]
+    references, targets = dataset.choose(shot, 1, np.random.default_rng([3, number]))
+    return shot, references[0], targets
+
+
+def _pair(dataset: RealPictures, number: int) -> Pair:
+    shot, reference, (target, *_) = _chosen(dataset, number)
+    pictures, pose = shot.pictures([reference, target]), shot.pose(target)
+    everywhere = np.ones(pictures.shape[1:3], bool)
+    return Pair(pictures[0], shot.pose(reference), pictures[1], pose, pose, pose.scores > 0, everywhere)
+
+
+def _case(dataset: RealPictures, number: int) -> ClipCase:
+    shot, reference, targets = _chosen(dataset, number)
+    rate = float(shot.fps) / max(1, targets[1] - targets[0])
+    poses = PoseClip.from_poses([shot.pose(t) for t in targets], rate)
+    pictures = shot.pictures([reference, *targets])
+    everywhere = np.ones(pictures[1:].shape[:3], bool)
+    return ClipCase(pictures[0], shot.pose(reference), pictures[1:], poses, everywhere)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
