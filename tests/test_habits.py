@@ -4,21 +4,17 @@ or is an error that names the layer."""
 import logging
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
-from diffusers import DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
-from test_clips import make_clip as make_poses
 from test_clips import make_motion_pipeline
 
 from scd import SCDPipeline
 from scd.codec import PatchCodec
 from scd.reference import StaleReference
-from scd.windows import windows
 
 
 def seeded(seed=0):
@@ -254,20 +250,6 @@ def test_layerwise_casting_keeps_weights_small_and_the_picture():
     assert pipe.stamp["weights"] != make_pipeline().stamp["weights"]
 
 
-def test_group_offload_paints_the_same_picture():
-    """Group offloading between the CPU and the CPU: the hooks run, nothing is lost."""
-    from diffusers.hooks import apply_group_offloading
-
-    before = paint(make_pipeline())
-    pipe = make_pipeline()
-    for module in (pipe.unet, pipe.pose_encoder, pipe.vae):
-        apply_group_offloading(
-            module, onload_device=torch.device("cpu"), offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-        )  # fmt: skip
-    assert torch.equal(paint(pipe), before)
-
-
 # ---- a call ----
 
 
@@ -350,150 +332,6 @@ def test_latents_and_seeds_decide_the_noise(pipe):
     assert torch.equal(paint(pipe, latents=noise, generator=None), paint(pipe))
     assert not torch.equal(paint(pipe, generator=seeded(1)), paint(pipe))
     assert torch.equal(paint(pipe, generator=[seeded()]), paint(pipe))
-
-
-# ---- offload ----
-
-
-class Touches(torch.overrides.TorchFunctionMode):
-    """Notes every operation on a component's parameter while that component's forward, or a method that calls
-    accelerate's offload hook (`encode`, `decode`), is not running: on an offloaded model it would be on the
-    wrong device."""
-
-    METADATA = ("__get__", "is_floating_point", "numel", "size", "dim", "__hash__")  # need no values
-
-    def __init__(self, pipe):
-        super().__init__()
-        self.parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
-        self.parts.pop("motion_adapter", None)  # its parameters are the network's own
-        self.owner = {id(p): n for n, m in self.parts.items() for p in m.parameters()}
-        self.running, self.order, self.wrong = [], [], set()
-        for name, module in self.parts.items():
-            module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
-            module.register_forward_hook(lambda *_: self.leave())
-            if hasattr(module, "encode"):
-                module._hf_hook = SimpleNamespace(pre_forward=lambda *_, name=name: self.enter(name))
-                for method in ("encode", "decode"):
-                    setattr(module, method, self.ended(getattr(module, method)))
-
-    def enter(self, name):
-        self.running.append(name)
-        if not self.order or self.order[-1] != name:
-            self.order.append(name)
-
-    def leave(self):
-        self.running.pop()  # and return nothing: a hook's return value would replace the output
-
-    def ended(self, method):
-        def call(*args, **kwargs):
-            depth = len(self.running)
-            try:
-                return method(*args, **kwargs)
-            finally:
-                del self.running[depth:]
-
-        return call
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__name__", "") not in self.METADATA:
-            flat = torch.utils._pytree.tree_leaves((args, kwargs or {}))
-            for tensor in flat:
-                name = self.owner.get(id(tensor))
-                if name is not None and name not in self.running:
-                    self.wrong.add((name, getattr(function, "__name__", str(function))))
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("codec", [False, True])
-def test_parameters_are_touched_inside_a_forward_or_a_hooked_method_only(codec):
-    pipe = make_pipeline(make_clip())
-    if codec:
-        pipe.vae = PatchCodec(4)
-    pipe.stamp  # noqa: B018 computed once: reads weights wherever they lie, and moves nothing
-    pipe.__class__ = type("Stamped", (SCDPipeline,), {"stamp": {"weights": "known"}})
-    with Touches(pipe) as touches:
-        paint(pipe)
-    assert touches.wrong == set()
-    assert touches.order == ["vae", "pose_encoder", "image_encoder", "unet", "pose_encoder", "unet", "vae"]
-
-
-def test_network_and_pose_encoder_alternate_once_a_window():
-    """With model offload each change is a transfer of a whole network."""
-    pipe, clip = make_motion_pipeline(), make_poses(8)
-    num_windows = sum(len(windows(8, 4, 2, step)) for step in range(2))
-    assert num_windows == 7
-    reference = pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0))
-    pipe.__class__ = type("Stamped", (SCDPipeline,), {"stamp": reference.stamp})
-    with Touches(pipe) as touches:
-        pipe(reference, clip, num_inference_steps=2, window=4, overlap=2, output_type="pt")
-    assert touches.wrong == set()
-    assert touches.order == ["pose_encoder", "unet"] * num_windows + ["vae"]
-
-
-@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
-@pytest.mark.parametrize("way", ["model", "sequential", "group", "disk"])
-def test_real_offload_hooks_paint_the_same_picture(network, way, tmp_path, monkeypatch):
-    """accelerate's and diffusers' own hooks, from the CPU to the CPU: sequential offload keeps weights on the
-    meta device between layers, so whatever touched one elsewhere would fail."""
-    import accelerate
-
-    before, pipe = paint(network()), network()
-    parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
-    if way == "model":
-        parts.pop("motion_adapter", None)
-        hook = None
-        for name in pipe.model_cpu_offload_seq.split("->"):
-            if name in parts:
-                _, hook = accelerate.cpu_offload_with_hook(parts[name], "cpu", prev_module_hook=hook)
-    elif way == "sequential":
-
-        def offload(self):
-            for module in parts.values():
-                accelerate.cpu_offload(module, "cpu", offload_buffers=len(module._parameters) > 0)
-
-        monkeypatch.setattr(DiffusionPipeline, "enable_sequential_cpu_offload", offload)
-        pipe.enable_sequential_cpu_offload()  # ours: makes the stamp while weights are at hand
-        assert pipe.unet.device.type == "meta"
-    elif way == "group":
-        pipe.enable_group_offload(torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
-    else:  # one folder each: diffusers' file names of two components clash in one
-        for name, module in parts.items():
-            if name != "motion_adapter":
-                module.enable_group_offload(torch.device("cpu"), offload_type="leaf_level",
-                                            offload_to_disk_path=str(tmp_path / name))  # fmt: skip
-    assert relative(paint(pipe), before) < 1e-4
-
-
-def test_a_stamp_survives_moved_weights_and_sequential_offload():
-    """Offloading moves weights between every two calls; hashing 860 M parameters each time would take
-    seconds."""
-    from scd import pipeline
-
-    pipe, made = make_pipeline(), []
-    original = pipeline.make_stamp
-
-    def counted(*args):
-        made.append(1)
-        return original(*args)
-
-    pipeline.make_stamp = counted
-    try:
-        stamp = pipe.stamp
-        for p in pipe.unet.parameters():
-            p.data = p.data.clone()  # what `.to(device)` does
-        assert pipe.stamp == stamp
-        assert len(made) == 1
-        pipe.unet.to("meta")
-        assert pipe.stamp == stamp
-    finally:
-        pipeline.make_stamp = original
-
-
-def test_offload_needs_an_accelerator_and_says_so(pipe):
-    assert pipe.model_cpu_offload_seq == "image_encoder->pose_encoder->unet->vae"
-    if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="accelerator"):
-            pipe.enable_model_cpu_offload()
 
 
 def test_a_fresh_process_loads_what_another_saved(pipe, tmp_path):

@@ -6,7 +6,7 @@ minutes; and being orthonormal it makes a squared error of latents a squared err
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -24,6 +24,9 @@ class PatchCodec(ModelMixin, ConfigMixin):
     `scaling_factor` brings latents to unit standard deviation, as everywhere in diffusers;
     `block_out_channels` is there because pipelines read the downsampling factor from its length.
     """
+
+    # group offload by blocks: `encode` and `decode` never pass through `forward`, where its hook sits
+    _group_offload_block_modules: ClassVar = ["encoder", "decoder", "refine"]
 
     @register_to_config
     def __init__(

@@ -55,8 +55,9 @@ class Encoders:
     def decode_output(self, latents: Tensor, is_clip: bool, output_type: str):
         """Pictures (N, C, h, w) or clips (N, C, T, h, w) decoded, as `output_type` says."""
         if is_clip:
+            # A long clip's latents live on the host, and so do its frames
             pixels = torch.stack([
-                torch.cat([self.decode_latents(part.to(self._execution_device))
+                torch.cat([self.decode_latents(part.to(self._execution_device)).to(latents.device)
                            for part in clip.transpose(0, 1).split(DECODED_AT_ONCE)])
                 for clip in latents
             ])  # fmt: skip

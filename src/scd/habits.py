@@ -7,10 +7,12 @@ import logging
 import re
 from typing import Any, ClassVar
 
+import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.hub_utils import validate_hf_hub_args
 
+from scd.reference import NOT_TO_DISK
 from scd.schedulers import check_scheduler
 
 logger = logging.getLogger(__name__)
@@ -98,10 +100,21 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
             logger.warning("safe_serialization=False: weights are written as safetensors all the same")
         super().save_pretrained(save_directory, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def enable_sequential_cpu_offload(self, *args, **kwargs) -> None:
-        """As diffusers'. The stamp is made before, while weights are at hand."""
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """As diffusers'. The stamp is made before, while weights are at hand. Raises RuntimeError without an
+        accelerator."""
+        if device is not None and torch.device(device).type == "cpu":  # accelerate fails in the first layer
+            raise RuntimeError("sequential offload goes to an accelerator: weights are on the CPU already")
         _ = self.stamp
-        super().enable_sequential_cpu_offload(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        parent: Any = super()
+        parent.enable_sequential_cpu_offload(gpu_id=gpu_id, device=device)
+
+    def enable_group_offload(self, *args, offload_to_disk_path: Any = None, **kwargs) -> None:
+        """As diffusers', in memory. Raises ValueError for a folder: weights would be mixed up."""
+        if offload_to_disk_path is not None:
+            raise ValueError(NOT_TO_DISK)
+        parent: Any = super()
+        parent.enable_group_offload(*args, **kwargs)
 
     # ---- switches that would replace the attention processors ----
 

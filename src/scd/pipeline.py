@@ -66,7 +66,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
     config: Any  # a FrozenDict: diffusers declares a plain dict
     progress_bar: Any  # patched onto the class by diffusers' decorators as far as a type checker sees
-    model_cpu_offload_seq = "image_encoder->pose_encoder->unet->vae"
+    # Each sends the one before it away, in the order of the calls of `encode_reference`
+    model_cpu_offload_seq = "pose_encoder->image_encoder->unet->vae"
     _optional_components: ClassVar = ["image_encoder", "motion_adapter"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
@@ -110,7 +111,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         )  # fmt: skip
         vae_config: Any = vae.config
         self.vae_scale_factor = 2 ** (len(vae_config.block_out_channels) - 1)
-        self._stamp: tuple[object, dict[str, str]] | None = None
+        self._stamp: Any = None  # what was seen of the networks, and the stamp made then
         self._guidance_scale, self._interrupt, self._num_timesteps = 1.0, False, 0
 
     # ---- loading ----
@@ -194,8 +195,11 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         """What identifies the network that extracts and reads references; recomputed only when a parameter or
         an adapter changed."""
         timestep = self.config.reference_timestep
-        seen = fingerprint(self.unet, self.pose_encoder), active_switches(self.unet), timestep
-        if self._stamp is None or (seen[0] is not None and self._stamp[0] != seen):
+        known: Any = self._stamp[0] if self._stamp else (None,)
+        # weights that are away (None) are what they were
+        values = fingerprint(self.unet, self.pose_encoder) or known[0]
+        seen = values, active_switches(self.unet), timestep
+        if known != seen:
             self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep)
         return self._stamp[1]
 

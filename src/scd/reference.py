@@ -33,6 +33,12 @@ STAMP_PARTS = {
     "dtype": "another precision",
 }
 
+# diffusers 0.42 names the files of a group by its layer alone, and takes a file that is there for its own
+NOT_TO_DISK = (
+    "group offload to disk would mix up weights: those of components whose layers have one name, of an "
+    "earlier run, and of a LoRA loaded later; leave out offload_to_disk_path, and they are kept in memory"
+)
+
 
 class StaleReference(ValueError):
     """A reference was extracted by another network than the one that would read it."""
@@ -50,6 +56,7 @@ class Reference:
         """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in
         order, not averaged."""
         check_stamp(other.stamp, self.stamp)
+        other = other.to(self.context.device)  # one may come from a file
         return Reference(self.cache + other.cache, torch.cat([self.context, other.context], 1), self.stamp)
 
     @staticmethod
@@ -58,6 +65,7 @@ class Reference:
         differ."""
         for reference in references[1:]:
             check_stamp(reference.stamp, references[0].stamp)
+        references = [reference.to(references[0].context.device) for reference in references]
         context = torch.cat([r.context for r in references])
         return Reference(KVCache.stack([r.cache for r in references]), context, references[0].stamp)
 
@@ -112,7 +120,7 @@ def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int
     precision, format."""
     # Of the picture part: what is extracted does not depend on motion modules
     config = picture_config(unet)
-    state = unet.state_dict().items()
+    state = _weights(unet).items()
     adapters = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
     stamp = {
         "format": FORMAT,
@@ -159,9 +167,19 @@ def _adapter_state(unet: nn.Module, motion: bool = False) -> str:
 def hash_weights(module: nn.Module, motion_only: bool = False) -> str:
     """Sixteen hex digits over names and bytes, LoRA adapters apart, of what an extract pass uses (or of the
     motion modules alone, with theirs); 0.1 s for the embedded model, seconds for Stable Diffusion 1.5."""
-    state = module.state_dict().items()
+    state = _weights(module).items()
     state = {n.replace(".base_layer", ""): t for n, t in state if motion_only or ".lora_" not in n}
     return _digest({n: t for n, t in state.items() if (".motion_modules." in n) == motion_only})
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Its tensors by name; those that sequential offload has sent away come from where it keeps them."""
+    state = module.state_dict()
+    if not any(tensor.is_meta for tensor in state.values()):
+        return state
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    return get_state_dict_offloaded_model(module)
 
 
 def digest(*arrays: Any) -> str:
@@ -181,12 +199,20 @@ def fingerprint(*modules: nn.Module) -> bytes | None:
     """Eight values of every parameter, as bytes: what tells in milliseconds whether a stamp is still true.
 
     By content, because no other sign is reliable: moving a network changes every address, and PEFT fuses a
-    LoRA through `.data`, which changes no version. None when weights are away (sequential offload).
+    LoRA through `.data`, which changes no version. None when weights are away (sequential offload). Raises
+    ValueError when they are in files (group offload to disk).
     """
+    for layer in (layer for module in modules for layer in module.modules()):
+        hooks: Any = getattr(layer, "_diffusers_hook", None)
+        group = hooks and hooks.get_hook("group_offloading")
+        if group is not None and group.config.offload_to_disk_path:
+            raise ValueError(NOT_TO_DISK)
     parameters = [p.detach() for module in modules for p in module.parameters()]
     if any(p.is_meta for p in parameters):
         return None
-    samples = [p.flatten()[:: max(1, p.numel() // 7)][:8].float() for p in parameters]
+    # offloading leaves some on the accelerator and some on the host
+    home = parameters[0].device
+    samples = [p.flatten()[:: max(1, p.numel() // 7)][:8].float().to(home) for p in parameters]
     return _bytes(torch.cat(samples))
 
 
