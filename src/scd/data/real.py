@@ -98,20 +98,16 @@ class RealPictures:
         return Sample(pictures[:num], drawings[:num], pictures[num:], drawings[num:], tokens)
 
     def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Frames of `num` references and the targets, each pair at least `gap` apart. The first reference is
-        any frame with a target; another joins it where it leaves targets enough."""
-        usable = shot.usable
-        far = np.maximum(usable - usable[0], usable[-1] - usable)  # of each frame, to the farther end
-        references = [int(rng.choice(usable[far >= self.gap]))]
-        targets = _apart(usable, references[0], self.gap)
-        enough = min(self.num_targets, len(targets))
+        """Frames of `num` references and the targets, each pair at least `gap` apart. A reference is any
+        frame that leaves targets enough; where none does, a target comes more than once."""
+        usable, targets, references = shot.usable, shot.usable, []
         while len(references) < num:
             near = np.searchsorted(targets, usable + self.gap) - np.searchsorted(
                 targets, usable - self.gap, side="right"
             )  # targets that each frame would cost
-            another = int(rng.choice(usable[len(targets) - near >= enough]))
-            references.append(another)
-            targets = _apart(targets, another, self.gap)
+            left = len(targets) - near
+            references.append(int(rng.choice(usable[left >= min(self.num_targets, left.max())])))
+            targets = targets[np.abs(targets - references[-1]) >= self.gap]
         few = len(targets) < self.num_targets
         chosen = rng.choice(targets, self.num_targets, replace=few)
         return references, [int(t) for t in chosen]
@@ -151,10 +147,6 @@ class RealClips(RealPictures):
         there = usable[outside >= least]
         references = rng.choice(there, num, replace=len(there) < num)
         return references.tolist(), window.tolist()
-
-
-def _apart(frames: NDArray[np.int64], frame: int, gap: int) -> NDArray[np.int64]:
-    return frames[np.abs(frames - frame) >= gap]
 
 
 def open_real(
