@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from scd import checkpoint, model, train
+from scd import checkpoint, model, train, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.config import PRESETS, TrainConfig, from_json, to_json
 from scd.data.collate import collate
+from scd.data.heads import head_mask
 from scd.data.world import WorldClips, WorldPictures
 from scd.pipeline import SCDPipeline
-from scd.types import UserError
+from scd.types import BODY_NAMES, UserError
+from scd.world.tailor import LABEL
 
 TINY = replace(PRESETS["world-tiny"], steps=6, save_every=3, sample_every=100)
 
@@ -143,6 +145,28 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
 
     assert loss(batch, 1.0) == loss(other, 1.0)
     assert loss(batch, 0.0) != loss(other, 0.0)
+
+
+def test_heads_count_as_often_as_asked_for():
+    """The loss is a weighted mean over places: what an error at a head costs rises as `head_weight` says."""
+    pipe = model.build(TINY)
+    batch = collate(batch_of(TINY, 2))
+    trainee = train.Trainee(pipe)
+
+    def loss(weight, b=batch):
+        config = replace(TINY, head_weight=weight, drop_reference=0.0)
+        return train.step_loss(trainee, pipe, b, torch.Generator().manual_seed(0), config).item()
+
+    everywhere = replace(batch, heads=torch.ones_like(batch.heads))
+    nowhere = replace(batch, heads=torch.zeros_like(batch.heads))
+    assert loss(5.0, everywhere) == pytest.approx(loss(1.0), rel=1e-6)
+    assert loss(5.0, nowhere) == pytest.approx(loss(1.0), rel=1e-6)
+    # Weighted means by hand: (rest + w heads) / (1 + (w - 1) share), linear in w once multiplied out
+    share = train._emphasis(batch, torch.zeros(4, 8, 4, 4), 2.0).mean().item() - 1
+    assert 0 < share < 0.5
+    one, two, five = (loss(w) * (1 + (w - 1) * share) for w in (1.0, 2.0, 5.0))
+    assert two > one
+    assert five - one == pytest.approx(4 * (two - one), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -284,3 +308,25 @@ def test_clips_are_successive_frames_of_one_scene():
     assert max(steps) < other
     again = WorldClips(4, 32, 4, (2,), references=(1.0,), augment=False)[1]
     assert np.array_equal(sample.targets, again.targets), "a function of the index"
+
+
+def test_head_mask_covers_heads_and_little_else():
+    """By the world's labels: nearly all of faces and hair, and a twentieth of the picture."""
+    covered, area = [], []
+    for seed in range(8):
+        for index in range(3):
+            view = world.Scene.from_seed(seed).view(index, size=128)
+            mask = head_mask(view.pose, (128, 128))[..., 0].astype(bool)
+            head = np.isin(view.labels, [LABEL["face"], LABEL["hair"]])
+            covered.append((mask & head).sum() / max(head.sum(), 1))
+            area.append(mask.mean())
+    assert np.mean(covered) > 0.9
+    assert np.mean(area) < 0.1
+
+
+def test_nothing_of_a_head_is_no_mask():
+    pose = world.Scene.from_seed(0).view(0, size=128).pose
+    scores = pose.scores.copy()
+    scores[BODY_NAMES.index("neck")] = 0
+    assert head_mask(pose, (32, 40)).shape == (32, 40, 1)
+    assert not head_mask(replace(pose, scores=scores), (32, 40)).any()

@@ -97,6 +97,7 @@ class TrainConfig:
     ema_decay: float = 0.9995  # running average of what learns; 0 = none, a fifth less memory
     drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
     noise_offset: float = 0.0
+    head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     seed: int = 0
     log_every: int = 20
     sample_every: int = 500

@@ -104,7 +104,8 @@ def loss(
     channel_weights: Tensor | None = None,
 ) -> Tensor:
     """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
-    (METHOD 4, 6). `channel_weights` (C,), mean 1, weigh latent channels that matter differently [ours]."""
+    (METHOD 4, 6). M (B, 1, h, w) may be soft: a weight of each place. `channel_weights` (C,), mean 1, weigh
+    latent channels that matter differently [ours]."""
     objective = OBJECTIVES[name]
     error = (prediction.float() - objective.target(z_0, eps, alpha, sigma).float()) ** 2 * objective.weight(
         alpha, sigma

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
 from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, process
@@ -100,8 +101,17 @@ def step_loss(
     )
     return process.loss(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
+        region=_emphasis(batch, z_0, config.head_weight),
         channel_weights=getattr(pipe.vae, "loss_weights", None),
     )  # fmt: skip
+
+
+def _emphasis(batch: Batch, z_0: Tensor, head_weight: float) -> Tensor | None:
+    """The loss's region M, (N, 1, h, w): 1, and `head_weight` at the heads; None where all is 1."""
+    if head_weight == 1 or batch.heads is None:
+        return None
+    heads = adaptive_max_pool2d(batch.heads.flatten(0, 1).to(z_0), z_0.shape[-2:])
+    return 1 + (head_weight - 1) * heads
 
 
 def _drawing(drawings: Tensor, device) -> Tensor:

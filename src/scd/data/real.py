@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scd.config import DataConfig
 from scd.data.augment import perturb
+from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest
 from scd.data.shots import Shot, all_shots
@@ -91,11 +92,12 @@ class RealPictures:
         references, targets = self.choose(shot, num, rng)
         pictures, tokens = self.read(shot, [*references, *targets])
         poses = [shot.pose(t) for t in (*references, *targets)]
+        heads = np.stack([head_mask(pose, shot.bucket) for pose in poses[num:]])
         if self.augment:
             poses = [perturb(pose, rng) for pose in poses]
         drawings = np.stack([draw_pose(pose, shot.bucket) for pose in poses])
         tokens = None if tokens is None else tokens[:num]
-        return Sample(pictures[:num], drawings[:num], pictures[num:], drawings[num:], tokens)
+        return Sample(pictures[:num], drawings[:num], pictures[num:], drawings[num:], tokens, heads)
 
     def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         """Frames of `num` references and the targets, each pair at least `gap` apart. A reference is any

@@ -9,6 +9,7 @@ import numpy as np
 
 from scd import world
 from scd.data.augment import as_detected, perturb
+from scd.data.heads import head_mask
 from scd.pose.draw import draw_pose
 from scd.types import Pose, Sample
 from scd.world.motion import CLIPS
@@ -107,11 +108,12 @@ def _sample(
     errors: np.random.Generator | None,
 ) -> Sample:  # fmt: skip
     """References first, then targets; with detector-like errors in the poses."""
+    r = num_references
+    heads = np.stack([head_mask(pose, (size, size)) for pose in poses[r:]])
     if errors is None:
         poses = [as_detected(pose) for pose in poses]
     else:
         poses = [perturb(as_detected(p, keep_head=errors.random() < 0.5), errors) for p in poses]
     images = np.stack([view.image for view in views])
     drawings = np.stack([draw_pose(pose, (size, size)) for pose in poses])
-    r = num_references
-    return Sample(images[:r], drawings[:r], images[r:], drawings[r:])
+    return Sample(images[:r], drawings[:r], images[r:], drawings[r:], heads=heads)
