@@ -1,11 +1,12 @@
 """A Stable Diffusion 1.5 folder of the true shape with random weights, as diffusers writes it today or as it
 lies on people's disks.
 
-    .venv/bin/python runs/sd15_folder.py out/sd15 out/clip --aged
+    .venv/bin/python runs/sd15_folder.py out/sd15 out/clip --aged --motion out/motion
 
 `age` undoes years of conversions: old attention names in the VAE, first-version config files, PNDM, an index
 with text encoder, safety checker and feature extractor, half-precision variant names, a CLIP encoder as .bin
 with its `position_ids` and its text half. What reads the result reads a real download.
+`make_adapter` writes AnimateDiff's temporal layers.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -30,6 +31,16 @@ TINY_VAE = {**VAE, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, 
             "sample_size": 64}  # fmt: skip
 TINY_CLIP = {**CLIP, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 2, "patch_size": 8, "image_size": 32, "projection_dim": 32}  # fmt: skip
+
+# The published config of AnimateDiff v1-5-2; its third setting is one that diffusers no longer knows
+V1_5_2 = {
+    "_class_name": "MotionAdapter", "_diffusers_version": "0.22.0.dev0",
+    "motion_mid_block_num_layers_per_block": 1,
+    "block_out_channels": [320, 640, 1280, 1280], "motion_layers_per_block": 2, "motion_max_seq_length": 32,
+    "motion_norm_num_groups": 32, "motion_num_attention_heads": 8, "use_motion_mid_block": True,
+}  # fmt: skip
+TINY_MOTION = {"block_out_channels": TINY_UNET["block_out_channels"], "motion_layers_per_block": 1,
+               "motion_norm_num_groups": 8, "motion_num_attention_heads": 2}  # fmt: skip
 
 FIRST_UNET_KEYS = (
     "act_fn", "attention_head_dim", "block_out_channels", "center_input_sample", "cross_attention_dim",
@@ -58,6 +69,17 @@ def make(folder: Path, clip_folder: Path, tiny: bool = False, seed: int = 0) -> 
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
              "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
     (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def make_adapter(folder: Path, seed: int = 0, **changes: Any) -> MotionAdapter:
+    """AnimateDiff's layout with random weights that do something, in half precision only, as some downloads
+    are; `changes` to the published config. Returns what a reader must find, in float32."""
+    config = {**V1_5_2, **changes}
+    torch.manual_seed(seed)
+    adapter = MotionAdapter.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    adapter.half().save_pretrained(folder, variant="fp16")
+    (folder / "config.json").write_text(json.dumps(config))
+    return adapter.float()
 
 
 def age(folder: Path, clip_folder: Path) -> None:
@@ -117,6 +139,8 @@ class Options:
     """As it lies on people's disks."""
     tiny: bool = False
     """Few channels."""
+    motion: Path | None = None
+    """Write a motion adapter there, too."""
 
 
 if __name__ == "__main__":
@@ -124,3 +148,5 @@ if __name__ == "__main__":
     make(options.folder, options.clip_folder, options.tiny)
     if options.aged:
         age(options.folder, options.clip_folder)
+    if options.motion:
+        make_adapter(options.motion, **(TINY_MOTION if options.tiny else {}))

@@ -9,7 +9,7 @@ import torch
 from conftest import make_picture, make_pose
 from diffusers import MotionAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from sd15_folder import TINY_UNET, age, make
+from sd15_folder import TINY_MOTION, V1_5_2, age, make, make_adapter
 
 from scd import SCDPipeline
 from scd.backbones import motion
@@ -159,28 +159,9 @@ def test_a_starting_point_round_trips_with_its_image_encoder(folders, tmp_path):
 
 # ---- with a motion adapter ----
 
-# The published config of AnimateDiff v1-5-2; its third setting is one that diffusers no longer knows
-V1_5_2 = {
-    "_class_name": "MotionAdapter", "_diffusers_version": "0.22.0.dev0",
-    "motion_mid_block_num_layers_per_block": 1,
-    "block_out_channels": [320, 640, 1280, 1280], "motion_layers_per_block": 2, "motion_max_seq_length": 32,
-    "motion_norm_num_groups": 32, "motion_num_attention_heads": 8, "use_motion_mid_block": True,
-}  # fmt: skip
-
-
 def write_adapter(folder, seed=0, **changes):
-    """AnimateDiff v1-5-2's layout, few channels, weights that do something; half precision only, as some
-    downloads are."""
-    shape = {"block_out_channels": TINY_UNET["block_out_channels"], "motion_layers_per_block": 1,
-             "motion_norm_num_groups": 8, "motion_num_attention_heads": 2, **changes}  # fmt: skip
-    torch.manual_seed(seed)
-    adapter = MotionAdapter(**shape)
-    for layer in motion.temporal_layers(adapter):
-        torch.nn.init.normal_(layer.proj_out.weight, std=0.1)
-    adapter.half().save_pretrained(folder, variant="fp16")
-    config = {**V1_5_2, **shape}
-    (folder / "config.json").write_text(json.dumps(config))
-    return adapter.float()
+    """AnimateDiff's layout, few channels."""
+    return make_adapter(folder, seed, **{**TINY_MOTION, **changes})
 
 
 def paint_clip(pipe, frames):
@@ -192,8 +173,17 @@ def paint_clip(pipe, frames):
     return output.frames if frames else output.images
 
 
-def test_a_motion_adapter_joins_the_network(folders, tmp_path):
-    adapter = write_adapter(tmp_path / "motion")
+# What AnimateDiff's later and earlier adapters changed: no middle block, fewer frames
+GENERATIONS = {
+    "v1-5": {"use_motion_mid_block": False, "motion_max_seq_length": 24},
+    "v1-5-2": {},
+    "v1-5-3": {"use_motion_mid_block": False},
+}
+
+
+@pytest.mark.parametrize("changes", GENERATIONS.values(), ids=GENERATIONS.keys())
+def test_a_motion_adapter_joins_the_network(folders, tmp_path, changes):
+    adapter = write_adapter(tmp_path / "motion", **changes)
     pipe = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
     assert type(pipe.unet).__name__ == "UNetMotionModel"
     state, wanted = pipe.unet.state_dict(), adapter.state_dict()
@@ -205,6 +195,7 @@ def test_a_motion_adapter_joins_the_network(folders, tmp_path):
     ).keys()
     frames = paint_clip(pipe, 3)
     assert tuple(frames.shape) == (1, 3, 3, 64, 64)
+    assert (paint_clip(pipe, 1)[:, 0] - frames[:, 0]).abs().max() > 1e-3, "frames see each other"
     pictures = SCDPipeline.from_stable_diffusion(*folders)
     assert torch.equal(paint_clip(pipe, 0), paint_clip(pictures, 0)), "a picture never enters temporal layers"
     # An adapter that is at hand is taken as it is
@@ -212,7 +203,7 @@ def test_a_motion_adapter_joins_the_network(folders, tmp_path):
     assert given.motion_adapter is adapter
     assert torch.equal(paint_clip(given, 3), frames)
     pipe.save_pretrained(tmp_path / "start")
-    assert (paint_clip(SCDPipeline.from_pretrained(tmp_path / "start"), 3) - frames).abs().max() < 1e-5
+    assert torch.equal(paint_clip(SCDPipeline.from_pretrained(tmp_path / "start"), 3), frames)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +230,10 @@ def test_every_key_of_an_adapter_is_accounted_for(folders, tmp_path):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
     with pytest.raises(UserError, match=r"give the folder of a MotionAdapter in diffusers layout"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path)
+    original = tmp_path / "mm_sd_v15_v2.ckpt"  # is never opened, so nothing in it can run
+    original.write_bytes(b"\x80\x02pickle")
+    with pytest.raises(UserError, match=rf"{original}: .* give the folder of a MotionAdapter in diffusers"):
+        SCDPipeline.from_stable_diffusion(*folders, motion_adapter=original)
     with pytest.raises(UserError, match=r"^nobody/nothing: cannot be loaded"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter="nobody/nothing")
     # ... and when a saved pipeline is read again
