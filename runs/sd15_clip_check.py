@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 and AnimateDiff v1-5-2 at full size, on weights of the true shape with random values:
-an aged folder and a half-precision adapter are read, every key accounted for, a guided step of a short clip is
-painted, everything is saved, read again in a fresh process, and paints the same.
+an aged folder and a half-precision adapter are read, every key accounted for, a guided step of a short clip
+is painted, everything is saved, read again in a fresh process, and paints the same.
 
     .venv/bin/python runs/sd15_clip_check.py run/sd15-clip-check      # 16 GB of memory, 15 GB of disk
 
