@@ -148,8 +148,8 @@ def test_help_imports_nothing_heavy():
         "import sys; from scd.cli import main, VERBS\n"
         "assert all(main([verb, '--help']) == 0 for verb in VERBS)\n"
         "assert main(['train', 'world-tiny', '-h']) == 0\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'cv2', 'mediapipe', 'PIL'} & set(sys.modules)\n"
-        "print(*heavy, file=sys.stderr)"
+        "heavy = {'torch', 'diffusers', 'transformers', 'cv2', 'mediapipe', 'PIL', 'gradio'}\n"
+        "print(*heavy & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -688,8 +688,12 @@ def test_doctor_names_what_is_missing(scd, folder, model, monkeypatch):
 
     monkeypatch.setattr("scd.pose.detect.MediaPipeDetector", FakeDetector)
     monkeypatch.setattr(doctor, "files", lambda package: folder)
+    monkeypatch.setenv("SCD_CACHE", str(folder / "cache"))
+    (folder / "cache" / "poses").mkdir(parents=True)
+    (folder / "cache" / "poses" / "a.npz").write_bytes(bytes(2_500_000))
     code, out, _ = scd("doctor")
     assert code == 1
+    assert "poses of 1 clips are kept, 2.5 MB in " in out
     assert "MISSING  the embedded model is missing\n         -> pip install" in out
 
     shutil.copytree(model, "weights/embedded")

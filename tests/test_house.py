@@ -143,7 +143,7 @@ def test_code_lines_counts_what_it_says(tmp_path):
 
 
 def test_import_is_light():
-    heavy = ("torch", "diffusers", "cv2", "mediapipe", "av")
+    heavy = ("torch", "diffusers", "cv2", "mediapipe", "av", "gradio")
     code = f"import sys, scd, scd.cli, scd.config; print(*[m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -36,7 +36,8 @@ class Finding:
 
 def doctor() -> int:
     """Print the report; 0 when the essentials work, else 1."""
-    findings = [f for part in (_python, _packages, _opencvs, _devices, _model, _detectors) for f in part()]
+    parts = (_python, _packages, _opencvs, _devices, _model, _detectors, _kept_poses)
+    findings = [finding for part in parts for finding in part()]
     for finding in findings:
         print(f"{'ok     ' if finding.ok else 'MISSING' if finding.essential else 'note   '}  {finding.text}")
         if finding.mend and not finding.ok:
@@ -143,6 +144,19 @@ def _detectors() -> Iterator[Finding]:
         "pip install 'scd[dwpose]'",
         essential=False,
     )
+
+
+def _kept_poses() -> Iterator[Finding]:
+    """Poses that were found once; nothing deletes them, because training sets read them too."""
+    from scd.pose.cache import cache_folder
+
+    folder = cache_folder() / "poses"
+    sizes = [file.stat().st_size for file in folder.glob("*.npz")]
+    if sizes:
+        yield Finding(
+            True,
+            f"poses of {len(sizes)} clips are kept, {sum(sizes) / 1e6:.1f} MB in {folder} (may be deleted)",
+        )
 
 
 def _version(name: str) -> str | None:

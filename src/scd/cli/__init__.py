@@ -21,6 +21,7 @@ VERBS = {
     "train": "train a model",
     "evaluate": "measure a model on held-out people with exact truth",
     "world": "draw people of the procedural world",
+    "demo": "open a page: a photo and a driving clip in, a clip out",
     "bench": "time a model",
     "doctor": "say what is installed and what is missing",
 }
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        line = _one_line(error)
+        line = one_line(error)
         if line is None:
             raise
         if verbose:
@@ -145,7 +146,7 @@ def _flat(box: str, program: str) -> str:
     return f"{first[:1].lower()}{first[1:]}{hint} (`{program} --help` explains)"
 
 
-def _one_line(error: Exception) -> str | None:
+def one_line(error: Exception) -> str | None:
     """What to tell the user; None for what only a programmer can mend."""
     text = " ".join(str(error).split())
     if (

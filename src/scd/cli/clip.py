@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from scd.cli.clip_job import (
 )
 from scd.cli.job import parse_person, require_apart, require_free
 from scd.cli.models import identity, load_pipeline, require_same
-from scd.cli.options import Animate
+from scd.cli.options import Animate, ModelOptions
 from scd.cli.terminal import progress
 from scd.media.picture import settings_beside
 from scd.pose.draw import draw_pose
@@ -47,12 +48,21 @@ from scd.types import Pose, UserError
 
 log = logging.getLogger("scd")
 Picture = NDArray[np.uint8]  # (H, W, 3)
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[..., None]]]  # as terminal.progress
 SHEET_FRAMES = 6
 
 
-def animate_clip(options: Animate, expected: Mapping[str, Any] | None = None) -> None:
-    """Run the verb for a clip. `expected` is the record to be repeated; its model is None when another one
-    was asked for. Raises UserError."""
+def animate_clip(
+    options: Animate,
+    expected: Mapping[str, Any] | None = None,
+    load: Callable[[ModelOptions], Any] | None = None,
+    progress: Progress = progress,
+) -> Drive:
+    """Run the verb for a clip; what drove it comes back. Raises UserError.
+
+    `expected` is the record to be repeated; its model is None when another one was asked for. `load` and
+    `progress` are the terminal's; the demo page has its own.
+    """
     if options.num is not None:
         raise UserError("-n: for pictures; a clip is painted once, and another --seed gives another one")
     options = settled(options)
@@ -72,13 +82,24 @@ def animate_clip(options: Animate, expected: Mapping[str, Any] | None = None) ->
     images = [media.read_image(path) for path in names]
     with progress("finding poses", None):
         poses = reference_poses(options, images, options.detector or "mediapipe", person)
-    source, drive = _find_drive(options, poses, person)
+    source = open_driving(options, person)
+    seen = source.seen
+    if seen is None:
+        assert source.clip is not None
+        with progress("finding poses", source.clip.num_frames) as advance:
+            seen = find_poses(source.clip, options.detector or "mediapipe", person, advance)
+    drive = make_drive(
+        seen, float(source.rate), poses, not options.no_smooth, options.proportions or "reference",
+        options.face or "full", str(source.path),
+    )  # fmt: skip
     if preview is not None:
-        _write_preview(preview, images[drive.reference], poses[drive.reference], source, drive, options.force)
+        with progress("writing the preview", None):
+            shown = _preview(images[drive.reference], poses[drive.reference], source, drive)
+            media.write_clip(preview, shown, source.rate, force=options.force)
         print(preview)
-        return
+        return drive
 
-    pipe = load_pipeline(options.model)
+    pipe = (load or load_pipeline)(options.model)
     model = identity(pipe, options.model)
     if expected is not None and expected["model"] is not None:
         require_same(model, expected["model"])
@@ -108,6 +129,7 @@ def animate_clip(options: Animate, expected: Mapping[str, Any] | None = None) ->
         with progress("writing the comparison", None):
             media.write_clip(compare, shown, source.rate, force=options.force)
         print(compare)
+    return drive
 
 
 def _other_poses(record: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
@@ -121,20 +143,6 @@ def _out(options: Animate) -> Path:
         return options.out
     assert options.reference is not None
     return Path("out") / f"{options.reference.stem}_{options.poses[0].stem}.mp4"
-
-
-def _find_drive(options: Animate, poses: list[Pose], person: Any) -> tuple[Source, Drive]:
-    source = open_driving(options, person)
-    seen = source.seen
-    if seen is None:
-        assert source.clip is not None
-        with progress("finding poses", source.clip.num_frames) as advance:
-            seen = find_poses(source.clip, options.detector or "mediapipe", person, advance)
-    drive = make_drive(
-        seen, float(source.rate), poses, not options.no_smooth, options.proportions or "reference",
-        options.face or "full", str(source.path),
-    )  # fmt: skip
-    return source, drive
 
 
 def _keeping(frames: Iterable[Picture], num: int, kept: dict[int, Picture]) -> Iterator[Picture]:
@@ -158,14 +166,10 @@ def _sheet(pipe: Any, subject: Subject, drive: Drive, kept: dict[int, Picture]) 
     return media.contact_sheet(rows, ["reference", *(f"frame {n}" for n in kept)])
 
 
-def _write_preview(
-    path: Path, image: Picture, pose: Pose, source: Source, drive: Drive, force: bool
-) -> None:
+def _preview(image: Picture, pose: Pose, source: Source, drive: Drive) -> Iterator[Picture]:
     """Reference, driving skeleton and retargeted skeleton side by side."""
     frames: Iterable[Picture] | None = source.clip
     if frames is None:
         height, width = drive.driving.size
         frames = (np.zeros((height, width, 3), np.uint8) for _ in range(len(drive.driving)))
-    shown = preview_frames(image, pose, frames, drive.seen, drive.driving, drive.retargeted, drive.filled)
-    with progress("writing the preview", None):
-        media.write_clip(path, shown, source.rate, force=force)
+    return preview_frames(image, pose, frames, drive.seen, drive.driving, drive.retargeted, drive.filled)

@@ -17,12 +17,7 @@ from scd.types import UserError
 def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
     """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError, also
     for a starting point that was never trained, unless that is what is wanted."""
-    if options.steps is not None and options.steps < 1:
-        raise UserError(f"--steps {options.steps}: one step at least")
-    if options.guidance is not None and not math.isfinite(options.guidance):
-        raise UserError(f"--guidance {options.guidance}: a number, usually from 1 to 10")
-    if options.seed is not None and not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed {options.seed}: a whole number from 0 on, below 2^63")
+    _require_numbers(options)
     disable_progress_bar()
     with progress("loading the model", None):
         pipe: Any = load(options.model, options.device, options.dtype)
@@ -32,6 +27,14 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
             f"nothing yet); train it: scd train sd15-pictures --init {options.model}"
         )
     pipe.set_progress_bar_config(disable=True)
+    set_defaults(pipe, options)
+    return pipe
+
+
+def set_defaults(pipe: Any, options: ModelOptions) -> None:
+    """Make `--steps`, `--guidance` and `--size`, where given, the defaults of a loaded pipeline. Raises
+    UserError."""
+    _require_numbers(options)
     given = {
         "default_steps": options.steps,
         "default_guidance": options.guidance,
@@ -48,7 +51,15 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
     longest = pipe.scheduler.config.num_train_timesteps
     if pipe.config.default_steps > longest:
         raise UserError(f"--steps {pipe.config.default_steps}: this model's schedule has {longest}")
-    return pipe
+
+
+def _require_numbers(options: ModelOptions) -> None:
+    if options.steps is not None and options.steps < 1:
+        raise UserError(f"--steps {options.steps}: one step at least")
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise UserError(f"--guidance {options.guidance}: a number, usually from 1 to 10")
+    if options.seed is not None and not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed}: a whole number from 0 on, below 2^63")
 
 
 def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:

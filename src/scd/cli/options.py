@@ -278,6 +278,25 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Demo:
+    """Open a page for the browser on this computer: a photo and a driving clip in, a clip out.
+
+    Only programs on this computer reach it (127.0.0.1), and it reaches nobody: no share link, no telemetry.
+    """
+
+    port: Annotated[int, arg(metavar="N")] = 7860
+    """Where: the page is http://127.0.0.1:N."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.demo import demo
+
+        demo(self)
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time a model: a step without a reference, with it cached, with it read again each step; a picture."""
 
