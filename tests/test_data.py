@@ -148,9 +148,10 @@ def test_manifest_round_trip_and_damage(tmp_path):
     write_manifest(path, entries)
     assert list(read_manifest(path).values()) == entries
     assert json.loads(path.read_text().splitlines()[1]) == {"clip": "ü"}
-    path.write_text('{"clip": "a.mp4"}\n\n{"frames": 3}\n')
-    with pytest.raises(UserError, match=r"scd\.jsonl, line 3: not .* mend the line or remove it"):
-        read_manifest(path)
+    for wrong in ('{"frames": 3}', '{"clip": ', "[1]", '{"clip": "b", "frames": "3"}', '{"clip": ""}'):
+        path.write_text('{"clip": "a.mp4"}\n\n' + wrong)
+        with pytest.raises(UserError, match=r"scd\.jsonl, line 3: not .* mend the line or remove it"):
+            read_manifest(path)
 
 
 def test_survey_finds_out_what_lies_there(tmp_path):
@@ -302,13 +303,17 @@ def test_head_and_feet_stay_in_every_bucket(size, bucket):
             assert joints.max() <= 1
 
 
-def test_nothing_is_stretched():
-    """A square mark stays square, whatever the frame, the person and the bucket."""
+def test_nothing_is_stretched_or_cut():
+    """A square mark stays square, and all joints are in, whatever the frame, the person and the bucket."""
     rng = np.random.default_rng(0)
     for _ in range(300):
         height, width = (int(n) for n in rng.integers(150, 900, 2))
         x, y = np.sort(rng.random(2)), np.sort(rng.random(2))
         place = place_person((x[0], y[0], x[1], y[1]), (height, width), int(rng.choice([128, 512])))
+        shown = np.array(place.box) * (width, height, width, height)
+        person = np.array((x[0], y[0], x[1], y[1])) * (width, height, width, height)
+        assert (shown[:2] <= person[:2] + 1).all(), "nothing of the person is cut"
+        assert (shown[2:] >= person[2:] - 1).all()
         left, top, right, bottom = place.source
         side = min(right - left, bottom - top) // 2
         mark = np.zeros((height, width, 3), np.uint8)

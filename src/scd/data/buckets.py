@@ -59,8 +59,8 @@ def person_box(poses: Iterable[Pose]) -> Box | None:
 def place_person(person: Box, frame: tuple[int, int], size: int) -> Placement:
     """How frames (height, width) lie in a bucket: around a person's box, in fractions of the frame.
 
-    Cropped rather than padded, because a small person in a wide frame would leave most of the pixels to the
-    place; padded rather than cropped where the crop would have to cut the person.
+    Cropped rather than padded: 12 drawn dancers in 16 : 9 frames have 13.7 % of the bucket's pixels, with the
+    whole frame padded into its own best bucket 7.0 %. Padded rather than cropped where a crop would cut them.
     """
     needed, wanted = (_grown(person, frame, margin) for margin in (NEEDED, WANTED))
     bucket = nearest_bucket(wanted[3] - wanted[1], wanted[2] - wanted[0], size)

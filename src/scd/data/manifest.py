@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from scd.media.files import reading, replacing
 from scd.types import UserError
@@ -33,20 +34,25 @@ class Entry:
     error: str = ""  # why the clip cannot be used
 
 
+_EMPTY = Entry("")
+
+
 def read_manifest(path: Path) -> dict[str, Entry]:
     """The entries by clip, in order; {} when there is no such file. Raises UserError naming the line."""
     if not path.exists():
         return {}
     with reading(path):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    known = {f.name for f in fields(Entry)}
+    kinds = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(Entry)}
     entries = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+            row: dict[str, Any] = json.loads(line)
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds}
+            if not values["clip"] or any(type(v) is not kinds[k] for k, v in values.items()):
+                raise ValueError
             entries[values["clip"]] = Entry(**values)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(
@@ -57,7 +63,7 @@ def read_manifest(path: Path) -> dict[str, Entry]:
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     """Replace the manifest, whole or not at all; what is not known is left out. Raises UserError."""
-    empty = asdict(Entry(""))
+    empty = asdict(_EMPTY)
     rows = ({k: v for k, v in asdict(entry).items() if v != empty[k]} for entry in entries)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with replacing(path, force=True) as temporary:

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# UBCFashion in two stages, from Stable Diffusion 1.5: METHOD's recipe with the presets' numbers (docs/training.md, docs/data.md).
+# Nobody has run it to its end yet: the hardware it takes is what `--dry-run` says, on top of the folders named here (docs/weights.md).
+#
+#     runs/ubc.sh DATA sd15/ clip-vit-large-patch14/ animatediff-motion-adapter-v1-5-2/
+#
+# Weights are hub ids, or paths from the repository's folder. Running it again goes on where it stopped.
+set -euo pipefail
+data=$(realpath "${1:?DATA, the folder of the dataset}")
+cd "$(dirname "$0")/.."
+sd15=${2:?a folder of Stable Diffusion 1.5} clip=${3:?a folder of CLIP ViT-L/14}
+motion=${4:?a folder of a motion adapter} run=run/ubc scd=.venv/bin/scd
+
+$scd data prepare "$data" --kind ubc
+$scd data preview "$data" --kind ubc -o $run/preview.png --force
+
+# Stage 1: pictures. A stage 2 that has begun means that stage 1 is done.
+[ -d $run/stage2 ] ||
+    $scd train ubc-stage1 --data.root "$data" --data.latents $run/latents \
+        --init "$sd15" --image-encoder "$clip" --run $run/stage1
+
+# Stage 2: clips, temporal layers alone
+$scd train ubc-stage2 --data.root "$data" --data.latents $run/latents \
+    --init $run/stage1/model --motion-adapter "$motion" --run $run/stage2
