@@ -13,10 +13,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help env run test test-all lint examples readme-gif clean
+.PHONY: help env run demo test test-all lint examples readme-gif clean
 
 help:
 	@echo "make run       paint the person of one picture in the pose of another and through a dance, write out/"
+	@echo "make demo      a page in the browser, on this computer: a photo and a driving clip in, a clip out"
 	@echo "make test      the tests, in a minute or two; make test-all has the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make env       the environment $(VENV), which all of these make when it is missing or old"
@@ -40,6 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: env
 	$(BIN)/scd animate examples/reference.png examples/pose.png -o out/first.png --sheet --force
 	$(BIN)/scd animate examples/reference.png examples/dance.mp4 -o out/first.mp4 --compare out/first-compare.mp4 --force
+
+demo: env
+	$(BIN)/scd demo
 
 test: env
 	$(BIN)/python -m pytest

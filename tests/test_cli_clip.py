@@ -277,6 +277,8 @@ def test_what_a_user_gets_wrong(animate, folder):
     assert "--start: for clips" in complaint(animate("me.png", "-o", "b.png", "--start", 1))
     assert "--face, --mute: for clips" in complaint(animate("me.png", "--face", "none", "--mute"))
     assert "-n: for pictures" in complaint(animate("dance.mp4", "-n", 2))
+    same = complaint(animate("dance.mp4", "-o", "c.mp4", "--compare", "c.mp4", "--force"))
+    assert "c.mp4: is the name of the clip itself" in same
     assert "c.avi: a clip's name ends in" in complaint(animate("dance.mp4", "--compare", "c.avi"))
     (folder / "text.mp4").write_text("no video")
     assert "text.mp4" in complaint(animate("text.mp4", "-o", "b.mp4"))

@@ -76,6 +76,8 @@ def animate_clip(
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*names, *given, *options.poses])
+    if len(set(results)) < len(results):
+        raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)
 
     person = parse_person(options.person or "largest")
