@@ -10,11 +10,13 @@ import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
 from diffusers.models.attention_processor import AttnProcessor2_0
+from safetensors.torch import load_file, save_file
 from test_clips import make_motion_pipeline
 
 from scd import SCDPipeline
 from scd.codec import PatchCodec
 from scd.reference import StaleReference
+from scd.types import UserError
 
 
 def seeded(seed=0):
@@ -218,6 +220,31 @@ def test_dtypes_by_component_and_the_wrong_variant(tmp_path):
                       "image_encoder": torch.float16}  # fmt: skip
     with pytest.raises(ValueError, match="You are trying to load the model files of the `variant=fp16`"):
         SCDPipeline.from_pretrained(tmp_path, variant="fp16")
+
+
+def test_every_network_is_float32_unless_asked_and_off_the_files(tmp_path):
+    """transformers would give half precision for a half-precision file; a mapped file's odd addresses would
+    change the last bit (full-size CLIP: 8e-7 of 0.94)."""
+    pipe = make_pipeline(make_clip()).to(torch.float16)
+    pipe.save_pretrained(tmp_path)
+    again = SCDPipeline.from_pretrained(tmp_path)
+    networks = [part for part in again.components.values() if isinstance(part, torch.nn.Module)]
+    assert len(networks) == 4
+    assert {network.dtype for network in networks} == {torch.float32}
+    again.save_pretrained(tmp_path / "single")
+    for network in SCDPipeline.from_pretrained(tmp_path / "single").components.values():
+        if isinstance(network, torch.nn.Module):
+            assert {p.data_ptr() % 64 for p in network.parameters()} == {0}
+
+
+def test_every_key_of_the_image_encoder_is_accounted_for(tmp_path):
+    make_pipeline(make_clip()).save_pretrained(tmp_path)
+    file = tmp_path / "image_encoder" / "model.safetensors"
+    state = load_file(file)
+    state["odd"] = state.pop("visual_projection.weight")
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"image_encoder: .*missing: visual_projection.weight; left over: odd$"):
+        SCDPipeline.from_pretrained(tmp_path)
 
 
 def test_folders_hold_safetensors_whatever_is_asked_for(tmp_path, caplog):

@@ -130,6 +130,17 @@ def test_an_encoder_of_another_width_is_refused(folders):
         SCDPipeline.from_stable_diffusion(sd, clip)
 
 
+def test_a_starting_point_is_float32_whatever_lies_on_the_disk(folders):
+    from transformers import CLIPVisionModelWithProjection
+
+    sd, clip = folders
+    CLIPVisionModelWithProjection.from_pretrained(clip).half().save_pretrained(clip)
+    age(sd, shutil.copytree(clip, clip.parent / "unused"))
+    pipe = SCDPipeline.from_stable_diffusion(sd, clip)
+    dtypes = {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)}
+    assert dtypes == {torch.float32}
+
+
 def test_a_plain_folder_and_a_starting_point_are_refused_by_animate(folders, tmp_path, capsys):
     from scd.cli import main
 

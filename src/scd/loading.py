@@ -58,8 +58,8 @@ def index_of(source: str | Path) -> dict[str, Any]:
 
 
 def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """unet, vae, pose encoder and motion adapter of a folder through their own `from_pretrained`, every key
-    accounted for. Nothing when the folder lacks the variant that is asked for."""
+    """All networks of a folder through their own `from_pretrained`, every key accounted for, in float32 when
+    no dtype is asked for. Nothing when the folder lacks the variant that is asked for."""
     index = index_of(folder)
     name = index.get("_class_name")
     if name == "StableDiffusionPipeline":
@@ -69,11 +69,14 @@ def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
         )
     if name != "SCDPipeline":
         raise UserError(f"{folder}: holds a {name}, not an SCDPipeline")
-    options = {name: kwargs[name] for name in PASSED_ON if name in kwargs}
+    # transformers would keep the precision of the file
+    options = {"dtype": torch.float32, **{name: kwargs[name] for name in PASSED_ON if name in kwargs}}
+    if "torch_dtype" in options:  # the older name of the same
+        options["dtype"] = options.pop("torch_dtype")
     if (variant := options.get("variant")) and not list(folder.glob(f"*/*.{variant}*.safetensors")):
         return {}  # diffusers' own error names the variant
     networks = {}
-    for name in ("unet", "vae", "pose_encoder", "motion_adapter"):
+    for name in ("unet", "vae", "pose_encoder", "motion_adapter", "image_encoder"):
         library, class_name = index.get(name) or (None, None)
         if name not in kwargs and library and class_name:
             network_class = getattr(import_module(library), class_name)
@@ -87,7 +90,7 @@ def _of_component(name: str, options: dict[str, Any]) -> dict[str, Any]:
     chosen = {
         key: value.get(name, value.get("default", torch.float32))
         for key, value in options.items()
-        if key in ("torch_dtype", "dtype") and isinstance(value, dict)
+        if key == "dtype" and isinstance(value, dict)
     }
     return {**options, **chosen}
 

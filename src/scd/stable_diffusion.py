@@ -119,7 +119,7 @@ def _clip(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
             f"{folder}: embeds pictures in {encoder.config.projection_dim} dimensions where the network's "
             f"cross-attention takes {unet.config.cross_attention_dim}: Stable Diffusion 1.5 takes ViT-L/14"
         )
-    return encoder.eval()
+    return encoder.float().eval()  # transformers keeps the precision of the file
 
 
 def _motion(source: str | Path | MotionAdapter | None, options: dict[str, Any]) -> MotionAdapter | None:
