@@ -49,8 +49,10 @@ def read_manifest(path: Path) -> dict[str, Entry]:
         if not line.strip():
             continue
         try:
-            row: dict[str, Any] = json.loads(line)
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds}
+            row = json.loads(line)
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds
+            }
             if not values["clip"] or any(type(v) is not kinds[k] for k, v in values.items()):
                 raise ValueError
             entries[values["clip"]] = Entry(**values)
