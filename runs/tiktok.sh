@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TikTok's dances in two stages, from Stable Diffusion 1.5: METHOD's recipe with the presets' numbers (docs/training.md, docs/data.md).
-# Nobody has run it to its end yet: the hardware it takes is what `--dry-run` says, on top of the folders named here (docs/weights.md).
+# Nobody has run it to its end yet. --dry-run says 22 GiB for stage 1 (11 with --learn attention), 18 for stage 2; weights: docs/weights.md.
 #
 #     runs/tiktok.sh DATA sd15/ clip-vit-large-patch14/ animatediff-motion-adapter-v1-5-2/
 #
