@@ -3,10 +3,11 @@ touched only where they lie. Checked on a played accelerator (runs/second_device
 
 from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip, make_picture, make_pipeline, make_pose
+from conftest import make_clip, make_picture, make_pipeline, make_pose, make_scheduler
 from second_device import Accelerator, device_of, second_device
 from test_clips import make_clip as make_poses
 from test_clips import make_motion_pipeline
@@ -16,6 +17,7 @@ from scd import SCDPipeline
 from scd.backbones.motion import has_motion
 from scd.codec import PatchCodec
 from scd.reference import Reference
+from scd.schedulers import KNOWN
 from scd.windows import windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,6 +134,53 @@ def test_a_lora_strays_neither(network, when, way, tmp_path, monkeypatch):
         assert (accelerator.bytes > weights) == (way == "move")
         pipe.unload_lora_weights()
         assert np.array_equal(paint(pipe), plain)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_samplers_stray_neither(name):
+    """Each on the played accelerator; those of a schedule without zero-terminal SNR all fit. What they draw
+    comes from the caller's generators, on the host."""
+    plain = make_scheduler(prediction_type="epsilon", rescale_betas_zero_snr=False)
+
+    def paint(way):
+        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(plain.config)
+        pipe = SCDPipeline(**{**make_pipeline().components, "scheduler": scheduler}, default_steps=5)
+        pipe.set_progress_bar_config(disable=True)
+        way(pipe)
+        reference = pipe.encode_reference(make_picture(0), make_pose(0))
+        return pipe(reference, [make_pose(1), make_pose(2)], generator=seeded(), output_type="np").images
+
+    truth = paint(lambda pipe: None)
+    with second_device():
+        assert np.array_equal(paint(WAYS["move"]), truth)
+
+
+def test_a_loop_that_was_cut_off_goes_on_there(tmp_path):
+    """The state and a multistep sampler's memory come back to the accelerator."""
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(pipe, index, t, tensors):
+        if index == 4:
+            raise CutOffError
+        return {}
+
+    with second_device():
+        pipe = make_pipeline().to("cuda")
+        pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        reference = pipe.encode_reference(make_picture(0), make_pose(0))
+        settings = {"num_inference_steps": 6, "output_type": "latent"}
+        whole = pipe(reference, make_pose(1), generator=seeded(), **settings).images
+        with pytest.raises(CutOffError):
+            pipe(reference, make_pose(1), generator=seeded(), work_folder=tmp_path, callback_on_step_end=cut,
+                 **settings)  # fmt: skip
+        steps = []
+        pipe.unet.register_forward_pre_hook(lambda *_: steps.append(1))
+        rest = pipe(reference, make_pose(1), generator=seeded(), work_folder=tmp_path, **settings).images
+        assert len(steps) == 2
+        assert rest.device == CUDA
+        assert torch.equal(rest.cpu(), whole.cpu())
 
 
 def test_a_window_is_all_that_stands_on_the_accelerator():
