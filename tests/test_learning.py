@@ -105,6 +105,16 @@ def test_a_lora_goes_on_from_its_own_weights_only(folders, tmp_path):
         run(moved, tmp_path / "run")
 
 
+def test_another_objective_than_the_one_learnt_is_told(folders, tmp_path, caplog):
+    """Weights go on from `--init`, the schedule is the run's: what must be learnt anew is said."""
+    embedded = replace(SMALL, init="embedded", name="mine")
+    model.start(embedded, tmp_path / "a")
+    model.start(replace(embedded, network=PRESETS["world-pictures"].network), tmp_path / "b")
+    model.start(replace(SMALL, **folders), tmp_path / "c")  # Stable Diffusion is asked for v as usual
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "scd"]
+    assert told.startswith("embedded learnt to predict sample, and mine asks for v_prediction")
+
+
 def test_a_preset_without_its_folder_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match=r"--init: give the folder or hub id of Stable Diffusion 1\.5"):
         model.start(SMALL, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
+log = logging.getLogger("scd")
 NUM_CODEC_PICTURES = 600  # 154,000 patches at 128 px for 192 dimensions; more change nothing that one sees
 
 
@@ -81,7 +83,14 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
         pipe = build(config)
     else:
         # The weights are the init's, the schedule is the run's
-        pipe = SCDPipeline.from_pipe(load_init(config), scheduler=build_scheduler(config.network))
+        pipe = load_init(config)
+        learnt, asked = pipe.scheduler.config.prediction_type, config.network.prediction_type
+        if learnt != asked and _is_trained(config.init):
+            log.warning(
+                f"{config.init} learnt to predict {learnt}, and {config.name} asks for {asked}: it has to "
+                "learn that anew, unless --network.prediction-type, .beta-start and .beta-end say otherwise"
+            )
+        pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
     if config.learn == "motion" and not has_motion(pipe.unet):
         pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
     run.mkdir(parents=True, exist_ok=True)
@@ -106,9 +115,14 @@ def load_init(config: TrainConfig) -> SCDPipeline:
             "--init: give the folder or hub id of Stable Diffusion 1.5 (or of an SCD model to go on from), "
             "and with the former --image-encoder, CLIP ViT-L/14's"
         )
-    if config.init == "embedded" or not is_stable_diffusion(config.init):
+    if _is_trained(config.init):
         return load(None if config.init == "embedded" else config.init, "cpu", "float32")
     return SCDPipeline.from_stable_diffusion(config.init, config.image_encoder or None, seed=config.seed)
+
+
+def _is_trained(init: str) -> bool:
+    """Whether the weights to start from are an SCD model's."""
+    return init == "embedded" or not is_stable_diffusion(init)
 
 
 def is_stable_diffusion(source: str) -> bool:
