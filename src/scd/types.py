@@ -146,6 +146,7 @@ class Sample:
     target_drawings: NDArray[np.uint8]  # (K, H, W, 3)
     reference_tokens: NDArray[np.float16] | None = None  # (R, 1, D) kept context tokens
     heads: NDArray[np.uint8] | None = None  # (K, H, W, 1) where the targets' heads are: 1, else 0
+    regions: NDArray[np.uint8] | None = None  # (K, H, W, 1) what is painted: 1, else 0; None = everything
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,4 @@ class Batch:
     target_drawings: Tensor  # (G, K, 3, H, W)
     reference_tokens: Tensor | None = None  # (G, R, 1, D)
     heads: Tensor | None = None  # (G, K, 1, H, W)
+    regions: Tensor | None = None  # (G, K, 1, H, W)
