@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scd.config import DataConfig
 from scd.data.augment import perturb
+from scd.data.blocks import Blocks
 from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest
@@ -35,8 +36,7 @@ class RealPictures:
     """Map-style dataset of `length` samples: references and targets at least `gap` frames apart in one shot.
 
     A block of `group` consecutive samples is a batch, so its samples share one bucket and one number of
-    references. In an epoch every shot comes once, and some of a bucket again where its shots do not fill the
-    last block.
+    references.
     """
 
     def __init__(
@@ -52,8 +52,7 @@ class RealPictures:
         if not self.shots:
             raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
         sizes = [shot.bucket for shot in self.shots]
-        self.buckets = [[i for i, size in enumerate(sizes) if size == one] for one in sorted(set(sizes))]
-        self.blocks = lru_cache(maxsize=2)(self._blocks)
+        self.blocks = Blocks(sizes, group, seed)
 
     def __len__(self) -> int:
         return self.length
@@ -66,20 +65,8 @@ class RealPictures:
         """Whether the shot is long enough."""
         return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= self.gap
 
-    def _blocks(self, epoch: int) -> list[list[int]]:
-        """The shots of each block of an epoch: those of a bucket shuffled, then the blocks."""
-        rng = np.random.default_rng([self.seed, 0, epoch])
-        blocks = []
-        for members in self.buckets:
-            num = -(-len(members) // self.group)
-            full = np.resize(rng.permutation(members), (num, self.group))  # the first come again at the end
-            blocks += full.tolist()
-        return [blocks[i] for i in rng.permutation(len(blocks))]
-
     def shot_of(self, index: int) -> Shot:
-        block, place = divmod(index, self.group)
-        epoch, number = divmod(block, len(self.blocks(0)))
-        return self.shots[self.blocks(epoch)[number][place]]
+        return self.shots[self.blocks.item(index)]
 
     def __getitem__(self, index: int) -> Sample:
         shot = self.shot_of(index)

@@ -1,0 +1,286 @@
+"""How try-on datasets lie on a disk: VITON-HD and DressCode. A layout is nothing but lists of pairs.
+
+Spellings differ between mirrors: folder names are compared without case, with `-` as `_` and without a last
+`s` (agnostic-mask, agnostic_masks), files by their stems (a list that says .jpg finds .png).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scd.media.files import PICTURES, reading
+from scd.types import UserError
+
+# DressCode's folders, and what scd calls the garments in them
+CATEGORIES = {"upper_body": "upper", "lower_body": "lower", "dresses": "dress"}
+NOTE = "for research that earns nothing (VITON-HD: CC BY-NC 4.0; DressCode: its own terms); read them first"
+WORLD_CARD = "world.json"  # in a folder that `scd world --tryon` wrote: the labels are scd.world's
+_ENDS = re.compile(r"_(mask|keypoints|rendered)$")  # of stems: 00006_00_mask.png, 00006_00_keypoints.json
+
+Files = dict[str, Path]  # by key: what the files of one person or garment have in common
+
+
+@dataclass(frozen=True)
+class TryOnPair:
+    """A person and the garment to put on: the one already worn (paired, with the picture as ground truth), or
+    another."""
+
+    name: str  # the person's, with DressCode's category before it
+    category: str  # upper, lower, dress
+    person: Path
+    garment: Path
+    paired: bool
+    region: Path | None = None  # the agnostic mask: white = generate
+    pose: Path | None = None  # of the person: OpenPose's JSON, or DressCode's
+    truth: Path | None = None  # the person in that garment: itself if paired; else known to the world alone
+    labels: Path | None = None  # of the truth, numbers of scd.world.LABELS; known to the world alone
+
+
+@dataclass(frozen=True)
+class TryOnLayout:
+    """The pairs of a dataset whose files are there; `problems` names the others, a line each."""
+
+    kind: str
+    root: Path
+    training: tuple[TryOnPair, ...]  # paired, all of them
+    paired: tuple[TryOnPair, ...]  # to test with
+    unpaired: tuple[TryOnPair, ...]
+    problems: tuple[str, ...]
+    note: str = NOTE
+
+    @property
+    def pairs(self) -> tuple[TryOnPair, ...]:
+        return (*self.training, *self.paired, *self.unpaired)
+
+
+def viton_hd(root: Path) -> TryOnLayout:
+    """VITON-HD: {train,test}/{image,cloth,agnostic-mask,openpose_json}, train_pairs.txt, test_pairs.txt."""
+    root = next((root / name for name in ("VITON-HD", "zalando-hd-resized") if (root / name).is_dir()), root)
+    own = (root / WORLD_CARD).is_file()
+    problems: list[str] = []
+    found: dict[str, tuple[TryOnPair, ...]] = {}
+    for name in ("train", "test"):
+        place = root / name
+        lists = _Lists((root, place))
+        if not place.is_dir():
+            found |= {name: (), f"{name} unpaired": ()}
+            if lists.there(name):
+                problems.append(f"{name}: the folder is missing, though {lists.there(name)[0].name} is there")
+            continue
+        folders = _Folders(place)
+        part = _Part(
+            root, place, "upper", folders.need("image", "people"), folders.need("cloth", "garments"),
+            folders.files("agnostic_mask"), folders.files("openpose_json", (".json",)),
+            folders.files("truth"), folders.files("image_parse") if own else {},
+            folders.files("truth_parse") if own else {}, ("image/{}", "cloth/{}"),
+        )  # fmt: skip
+        found[name], found[f"{name} unpaired"] = part.pairs(lists, name, problems)
+    if not (root / "train").is_dir() and not (root / "test").is_dir():
+        raise UserError(
+            f"{root}: not VITON-HD's layout, which is train/image/00006_00.jpg, train/cloth/00006_00.jpg and "
+            "train_pairs.txt; name the folder that holds train/ and test/"
+        )
+    return TryOnLayout(
+        "vitonhd", root, found["train"], found["test"], found["test unpaired"], tuple(problems)
+    )
+
+
+def dress_code(root: Path) -> TryOnLayout:
+    """DressCode: {upper_body,lower_body,dresses}/images/013563_0.jpg (person), 013563_1.jpg (garment),
+    agnostic_masks, keypoints, and the lists of pairs in each."""
+    root = root / "DressCode" if (root / "DressCode").is_dir() else root
+    problems: list[str] = []
+    training, paired, unpaired = [], [], []
+    there = [name for name in CATEGORIES if (root / name).is_dir()]
+    if not there:
+        raise UserError(
+            f"{root}: not DressCode's layout, which is upper_body/images/013563_0.jpg and 013563_1.jpg; name "
+            "the folder that holds upper_body, lower_body and dresses"
+        )
+    problems += [f"{name}: the folder is missing" for name in CATEGORIES if name not in there]
+    for name in there:
+        place = root / name
+        folders = _Folders(place, numbered=True)
+        part = _Part(
+            root, place, CATEGORIES[name], folders.need("image", "people and garments", "_0"),
+            folders.need("image", "people and garments", "_1") | folders.files("cloth"),
+            folders.files("agnostic_mask"), folders.files("keypoint", (".json",)), {}, {}, {},
+            ("images/{}_0", "images/{}_1"), numbered=True,
+        )  # fmt: skip
+        lists = _Lists((place,))
+        training += part.pairs(lists, "train", problems)[0]
+        first, second = part.pairs(lists, "test", problems, everybody=False)
+        paired += first
+        unpaired += second
+    return TryOnLayout("dresscode", root, tuple(training), tuple(paired), tuple(unpaired), tuple(problems))
+
+
+TRYON_LAYOUTS = {"vitonhd": viton_hd, "dresscode": dress_code}
+
+
+def guess_tryon(root: Path) -> str | None:
+    """The kind of try-on dataset that seems to lie at `root`, however incomplete; None = none."""
+    for place in (root, root / "VITON-HD", root / "zalando-hd-resized", root / "DressCode"):
+        if any((place / name).is_dir() for name in CATEGORIES):
+            return "dresscode"
+        parts = [place / name for name in ("train", "test")]
+        if any(part.is_dir() and _Folders(part).named("cloth") for part in parts):
+            return "vitonhd"
+        if any(_Lists((place, *parts)).there(name) for name in ("train", "test")):
+            return "vitonhd"
+    return None
+
+
+def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
+    """The pairs of the try-on dataset at `root`; without a kind, the layout that seems to lie there. Raises
+    UserError when there is none, or when a folder is missing that nothing works without."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder; check the name")
+    kind = kind or guess_tryon(path)
+    if kind is None:
+        raise UserError(
+            f"{path}: neither VITON-HD's layout (train/image, train/cloth, train_pairs.txt) nor DressCode's "
+            "(upper_body/images, upper_body/train_pairs.txt)"
+        )
+    return TRYON_LAYOUTS[kind](path)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The files of VITON-HD's train or test, or of a category of DressCode. A person and the garment worn
+    have one key."""
+
+    root: Path
+    place: Path
+    category: str
+    people: Files
+    garments: Files
+    regions: Files
+    poses: Files
+    truths: Files  # of unpaired pairs
+    labels: Files  # of people
+    truth_labels: Files
+    shown: tuple[str, str]  # how files of a key are called: person, garment
+    numbered: bool = False
+
+    def pairs(
+        self, lists: _Lists, part: str, problems: list[str], everybody: bool = True
+    ) -> tuple[tuple[TryOnPair, ...], tuple[TryOnPair, ...]]:
+        """Paired: all people whom a list of this part names, or (`everybody`) all there are where there is no
+        list; and the pairs of the unpaired list. What is missing is added to `problems`."""
+        rows = {path: _read_list(path) for path in lists.there(part)}
+        people: dict[str, str] = {}  # by key: where it is named first
+        for path, lines in rows.items():
+            for number, person, _ in lines:
+                people.setdefault(_key(person, self.numbered), f"{self._name(path)}, line {number}")
+        if not rows and everybody:
+            people = dict.fromkeys(self.people, f"{self._name(self.place)}, which has no list of pairs")
+        explicit = [path for path in rows if path.stem.endswith("_unpaired")]
+        others = [
+            (f"{self._name(path)}, line {number}", *(_key(name, self.numbered) for name in names))
+            for path in explicit or rows
+            for number, *names in rows[path]
+        ]
+        paired = self._complete(((where, key, key) for key, where in people.items()), True, problems)
+        # A list that is not said to be unpaired may be a paired one: VITON-HD's for training, and mirrors'
+        unpaired = [(where, key, other) for where, key, other in others if explicit or key != other]
+        return paired, self._complete(unpaired, False, problems)
+
+    def _complete(
+        self, rows: Iterable[tuple[str, str, str]], paired: bool, problems: list[str]
+    ) -> tuple[TryOnPair, ...]:
+        """The pairs whose files are there."""
+        found = []
+        for where, person, garment in rows:
+            asked = ((person, self.people, self.shown[0]), (garment, self.garments, self.shown[1]))
+            lacking = [
+                self._name(self.place / name.format(key)) for key, files, name in asked if key not in files
+            ]
+            if not lacking:
+                found.append(self._pair(person, garment, paired))
+            elif (line := f"{where}: the picture {' and '.join(lacking)} is missing") not in problems:
+                problems.append(line)
+        return tuple(found)
+
+    def _pair(self, person: str, garment: str, paired: bool) -> TryOnPair:
+        truths, labels = (self.people, self.labels) if paired else (self.truths, self.truth_labels)
+        path = self.people[person]
+        return TryOnPair(
+            f"{self.place.name}/{path.stem}" if self.numbered else path.stem, self.category, path,
+            self.garments[garment], paired, self.regions.get(person), self.poses.get(person),
+            truths.get(person), labels.get(person),
+        )  # fmt: skip
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+class _Folders:
+    """The folders of a part by name, whatever their spelling, and their files by key."""
+
+    def __init__(self, place: Path, numbered: bool = False):
+        self.place, self.numbered = place, numbered
+        with reading(place):
+            self.there = [folder for folder in sorted(place.iterdir()) if folder.is_dir()]
+
+    def named(self, name: str) -> list[Path]:
+        return [folder for folder in self.there if _plain(folder.name) == name]
+
+    def files(self, name: str, endings: tuple[str, ...] = PICTURES, end: str = "") -> Files:
+        """Of two spellings side by side the files of both; `end`: only stems that end so."""
+        found: Files = {}
+        for folder in self.named(name):
+            with reading(folder):
+                for path in sorted(folder.iterdir()):
+                    fits = path.suffix.lower() in endings and _ENDS.sub("", path.stem).endswith(end)
+                    if fits and not path.name.startswith("."):
+                        found.setdefault(_key(path.name, self.numbered), path)
+        return found
+
+    def need(self, name: str, what: str, end: str = "") -> Files:
+        found = self.files(name, end=end)
+        if not found:
+            place = (self.named(name) or [self.place / name])[0]
+            gone = "holds no pictures" if place.is_dir() else "is missing"
+            raise UserError(f"{place} {gone}: {what} lie there; copy the folder again")
+        return found
+
+
+class _Lists:
+    """The lists of pairs: in the dataset's folder, in some mirrors in that of the part."""
+
+    def __init__(self, places: Iterable[Path]):
+        self.places = tuple(places)
+
+    def there(self, part: str) -> list[Path]:
+        names = [f"{part}_pairs{end}.txt" for end in ("", "_paired", "_unpaired")]
+        return [path for name in names for place in self.places if (path := place / name).is_file()]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").removesuffix("s")
+
+
+def _key(name: str, numbered: bool) -> str:
+    """What the files of a person and of the garment worn have in common: 00006_00; DressCode's number."""
+    stem = _ENDS.sub("", name.rsplit(".", 1)[0])
+    return stem.rsplit("_", 1)[0] if numbered else stem
+
+
+def _read_list(path: Path) -> list[tuple[int, str, str]]:
+    """(line, person, garment) of each line. Raises UserError naming a line that has no two names."""
+    with reading(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        names = [Path(name).name for name in line.split()]
+        if not names:
+            continue
+        if len(names) < 2:
+            raise UserError(f"{path}, line {number}: needs two names, a person's and a garment's; mend it")
+        rows.append((number, names[0], names[1]))
+    return rows
