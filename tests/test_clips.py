@@ -268,7 +268,12 @@ def test_parts_share_their_parameters_and_are_stock():
     assert type(joined) is UNetMotionModel
     ids = {id(p) for p in [*unet.parameters(), *adapter.parameters()]}
     assert {id(p) for p in joined.parameters()} == ids
+    joined.conv_in.requires_grad_(False)  # what is frozen stays so: training saves in its midst
+    learns = {name: p.requires_grad for name, p in joined.named_parameters()}
     apart, temporal = motion.split(joined)
+    assert {name: p.requires_grad for name, p in joined.named_parameters()} == learns
+    motion.join(apart, temporal)
+    assert {name: p.requires_grad for name, p in joined.named_parameters()} == learns
     assert type(apart) is UNet2DConditionModel
     assert type(temporal) is MotionAdapter
     for before, after in ((unet, apart), (adapter, temporal)):

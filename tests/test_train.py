@@ -227,7 +227,7 @@ def test_reused_scenes_play_other_roles():
 # ---- stage 2: clips ----
 
 MOTION = replace(
-    TINY, name="tiny-motion", learn="motion", motion_heads=2, steps=4, save_every=2,
+    TINY, name="tiny-motion", learn="motion", motion_heads=2, steps=4, save_every=2, sample_every=2,
     data=replace(TINY.data, frames=3, strides=(1, 2), references=(0.5, 0.5)),
 )  # fmt: skip
 

@@ -134,5 +134,8 @@ def picture_config(unet: Any) -> dict[str, Any]:
 
 
 def _share(network: Any, state: dict[str, Tensor]) -> Any:
-    network.load_state_dict(state, assign=True)  # Parameters are taken as they are, not copied
+    learns = {name: value.requires_grad for name, value in state.items()}
+    network.load_state_dict(state, assign=True)  # Parameters are taken as they are, not copied ...
+    for name, value in state.items():  # ... but get the new network's requires_grad: what is frozen stays so
+        value.requires_grad_(learns[name])
     return network.train(False)
