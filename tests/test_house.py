@@ -33,7 +33,7 @@ METHOD = [
 LAYERS = [
     ("pure", ["types", "config", "process", "windows", "pose.skeleton"]),
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
-    ("world", ["world", "pose", "data", "media"]),
+    ("world", ["world", "pose", "data", "media", "region"]),
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
         "savepoint", "inputs", "pipeline", "checkpoint", "body", "model",

@@ -786,7 +786,7 @@ def test_the_real_network_is_silent_and_finds_nobody_in_noise():
 def test_python_errors_still_reach_the_terminal(capfd):
     import os
 
-    with detect_module._native_logs_silenced():
+    with detect_module.native_logs_silenced():
         os.write(2, b"hidden")
     os.write(2, b"shown")
     assert capfd.readouterr().err == "shown"

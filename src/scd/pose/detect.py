@@ -84,7 +84,7 @@ class MediaPipeDetector:
         covered = np.zeros(canvas.shape[:2], bool)
         found: list[Pose] = []
         while len(found) < self.max_people:
-            with _native_logs_silenced():
+            with native_logs_silenced():
                 pose = _from_holistic(self._network.process(canvas), size)
             if pose is None or not _is_person(pose) or _lies_in(pose, covered):
                 break
@@ -160,7 +160,7 @@ def detect_one(
 
 
 @contextmanager
-def _native_logs_silenced() -> Iterator[None]:
+def native_logs_silenced() -> Iterator[None]:
     """Nothing written to the C stderr inside reaches the terminal.
 
     MediaPipe's native code ignores every log level variable (GLOG_minloglevel, TF_CPP_MIN_LOG_LEVEL: tried)
@@ -184,7 +184,7 @@ def _native_logs_silenced() -> Iterator[None]:
 
 
 def _load_holistic() -> Any:
-    with _native_logs_silenced():
+    with native_logs_silenced():
         try:
             from mediapipe.python.solutions.holistic import Holistic
         except ImportError as error:

@@ -1,0 +1,111 @@
+"""A region, where a garment is to be painted (H, W), True = generate: read, brought to the latent grid, shown,
+and checked for what it tells of the garment.
+
+`scd.pose.region` makes one from a pose.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.media import read_image
+from scd.types import UserError
+
+log = logging.getLogger("scd")
+
+Region = NDArray[np.bool_]  # (H, W), True = generate
+
+HALF = 127.5  # a soft mask generates from half on
+MOST_BORDER, MOST_PICTURE = 0.6, 0.75  # a region over more of the border or the picture is probably inverted
+TINT, TINT_STRENGTH = (255, 0, 120), 0.45
+OUTLINE = (255, 255, 255)
+
+
+def read_region(path: str | Path, size: tuple[int, int]) -> Region:
+    """The user's mask for a picture of `size` (height, width): white = generate, soft edges cut at half.
+
+    A mask of another size is resized when its aspect ratio is the picture's. UserError when it is not, or
+    when nothing is white; a log line when the mask seems to be inverted. UserError as in `read_image`, too.
+    """
+    grey = read_image(path).mean(-1, dtype=np.float32)
+    height, width = grey.shape
+    if (height, width) != tuple(size):
+        # either side may have been rounded by half a pixel, of the smaller picture
+        slack = max(size[0] + height, size[1] + width) / 2
+        if abs(height * size[1] - width * size[0]) > slack:
+            raise UserError(
+                f"{path} has {width}x{height} pixels, the picture {size[1]}x{size[0]}: "
+                "make the mask of the picture's size, or of its aspect ratio"
+            )
+        way = cv2.INTER_AREA if height > size[0] else cv2.INTER_LINEAR
+        grey = cv2.resize(grey, (size[1], size[0]), interpolation=way)
+    region = grey > HALF
+    if not region.any():
+        raise UserError(f"{path} is empty: paint white where the garment goes (white = generate)")
+    border = np.concatenate([region[0], region[-1], region[1:-1, 0], region[1:-1, -1]])
+    if border.mean() > MOST_BORDER or region.mean() > MOST_PICTURE:
+        log.warning(
+            "%s: white, which is generated, covers %.0f %% of the picture and %.0f %% of its border: "
+            "is the mask inverted?", path, 100 * region.mean(), 100 * border.mean(),
+        )  # fmt: skip
+    return region
+
+
+def latent_region(region: Region, factor: int = 8) -> Region:
+    """(..., H, W) on the pixel grid -> (..., ceil(H / factor), ceil(W / factor)) on the latent grid.
+
+    A latent is generated when any of its pixels is: no pixel of the region is ever outside in latent space.
+    """
+    if factor < 1:
+        raise ValueError(f"a latent has one pixel a side or more, not {factor}")
+    *batch, height, width = region.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    whole = np.zeros((*batch, rows * factor, columns * factor), bool)
+    whole[..., :height, :width] = region
+    return whole.reshape(*batch, rows, factor, columns, factor).any((-3, -1))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a region tells of a garment, old or new."""
+
+    outside: float  # 0..1, the share of the garment's pixels that stay in the picture or cannot be painted
+    tightness: float  # 0..1, the best overlap with the garment that shrinking the region evenly gives
+
+
+def measure_leak(region: Region, garment: Region) -> Leak:
+    """How much of a garment (H, W), True = its pixels, lies outside, and whether its shape can be read off.
+
+    Shrinking takes pixels off in the order of their distance to the region's edge. `tightness` is the largest
+    intersection over union with the garment on the way: 1 for the garment itself and nearly 1 for the
+    garment with an even margin of any width (the region to avoid), 0 without a common pixel. ValueError when
+    the garment is empty or the shapes differ.
+    """
+    if region.shape != garment.shape:
+        raise ValueError(f"region and garment differ in size: {region.shape} and {garment.shape}")
+    total = int(garment.sum())
+    if not total:
+        raise ValueError("no pixel of a garment: nothing to measure")
+    # The picture's border is no edge of the region: distances are to pixels outside the region alone.
+    depth = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[region]
+    order = np.argsort(-depth, kind="stable")
+    kept, common = np.arange(1, len(order) + 1), np.cumsum(garment[region][order])
+    last = np.append(np.diff(depth[order]) != 0, True)[: len(order)]  # pixels of one depth go together
+    overlap = (common / (kept + total - common))[last]
+    return Leak(float((garment & ~region).sum() / total), float(overlap.max(initial=0.0)))
+
+
+def tinted(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
+    """A copy of the picture (H, W, 3), uint8 RGB, with the region tinted and its outline in white."""
+    shown = image.astype(np.float32)
+    shown[region] = (1 - TINT_STRENGTH) * shown[region] + TINT_STRENGTH * np.array(TINT, np.float32)
+    result = np.rint(shown).astype(np.uint8)
+    outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(result, outlines, -1, OUTLINE, max(1, max(region.shape) // 512))
+    return result
