@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.data.augment import as_detected
+from scd.data.world import FIRST_HELD_OUT_SEED
 from scd.media import contact_sheet, write_image
 from scd.metrics.image import detail, psnr, ssim
 from scd.metrics.person import pck
 from scd.pose.draw import draw_pose
 from scd.types import Pose
 
-FIRST_HELD_OUT_SEED = 10_000  # far below data.world.FIRST_TRAINING_SEED; examples use other seeds
 BATCH = 16  # pictures in one call: memory, not results, depends on it
 
 

@@ -16,6 +16,7 @@ from scd.world.motion import CLIPS
 
 # Scenes below are held out: evaluation, sample grids and examples use them and training never does.
 FIRST_TRAINING_SEED = 1_000_000
+FIRST_HELD_OUT_SEED = 10_000  # of evaluation and sample grids; examples, sheets and tests use those below
 
 
 class WorldPictures:

@@ -1,0 +1,134 @@
+"""What a pair of a try-on dataset holds, read: person, garment, region and pose, as they lie in a frame."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scd.data.tryon import TryOnPair
+from scd.media import Placement, place, read_image
+from scd.media.files import reading
+from scd.media.picture import DAMAGED, quiet_pillow, reduced
+from scd.media.placement import border_colour
+from scd.pose.files import read_poses
+from scd.pose.region import garment_region
+from scd.pose.skeleton import bounding_box, empty_pose
+from scd.types import BODY, NUM_BODY, Pose, UserError
+
+WHITE = 128  # from here on a mask says: generate; JPEG frays the edges of masks
+EXIF_ORIENTATION = 274
+
+# Pixels that poses without a canvas were found in, (height, width)
+VITON_HD_CANVAS, DRESS_CODE_CANVAS = (1024, 768), (512, 384)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A pair in one frame (H, W). Nothing is stretched; padding has the colour of the picture's edge."""
+
+    person: NDArray[np.uint8]  # (H, W, 3)
+    garment: NDArray[np.uint8]  # (H, W, 3)
+    region: NDArray[np.bool_]  # (H, W) True = generate; never in the padding
+    pose: Pose  # without joints where the dataset has none
+    placement: Placement  # of the person's picture in the frame
+
+
+def read_fitting(pair: TryOnPair, size: tuple[int, int]) -> Fitting:
+    """The pair in a frame of `size` (height, width). Raises UserError naming the file that cannot be used."""
+    person, garment = read_image(pair.person), read_image(pair.garment)
+    placement = place(person.shape[:2], size)
+    pose = read_pose(pair, person.shape[:2])
+    region = read_region(pair, pose, person.shape[:2])
+    return Fitting(
+        placement.apply(person, border_colour(person)),
+        place(garment.shape[:2], size).apply(garment, border_colour(garment)),
+        placement.apply(region.astype(np.uint8) * 255, 0) > 0,  # a pixel that holds some of it is in it
+        placement.apply_to_pose(pose),
+        placement,
+    )
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) as `read_image` returns it, from the file's head alone. Raises UserError."""
+    try:
+        with quiet_pillow(), reading(path), Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # lies on its side
+                width, height = height, width
+    except DAMAGED as error:
+        raise UserError(f"{path} is not a picture that can be read ({error}): copy it again") from None
+    width, height = reduced(width, height)
+    return height, width
+
+
+def read_region(pair: TryOnPair, pose: Pose, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(H, W) of the dataset's mask, or from the pose where it has none. Raises UserError."""
+    if pair.region is None:
+        try:
+            return garment_region(pose, size, pair.category)  # type: ignore[arg-type]
+        except UserError:
+            raise UserError(
+                f"{pair.person}: has no agnostic mask, and no pose that shows where the garment goes"
+            ) from None
+    mask = read_image(pair.region)[..., 0] >= WHITE
+    if mask.shape != size:
+        (height, width), (wanted, across) = mask.shape, size
+        if abs(height / width * across / wanted - 1) > 0.02:
+            raise UserError(
+                f"{pair.region}: is {width}x{height}, its picture {across}x{wanted}; a mask has its shape"
+            )
+        mask = np.array(Image.fromarray(mask).resize((across, wanted), Image.Resampling.NEAREST))
+    if not mask.any():
+        raise UserError(f"{pair.region}: is black everywhere, so there is nothing to paint; white = generate")
+    return mask
+
+
+def read_pose(pair: TryOnPair, size: tuple[int, int]) -> Pose:
+    """The largest person of the pose file, in a picture of `size`; without joints where there is no file or
+    nobody in it. Raises UserError."""
+    if pair.pose is None:
+        return empty_pose(size)
+    pose = _dress_code_pose(pair.pose, size)
+    if pose is None:
+        people = read_poses(pair.pose, size).frames[0]
+        if any(_beyond(person) for person in people):  # pictures made smaller, poses as they were
+            people = read_poses(pair.pose, VITON_HD_CANVAS).frames[0]
+        pose = max(people, key=_area, default=empty_pose(size))
+    return replace(pose, size=size)
+
+
+def _dress_code_pose(path: Path, size: tuple[int, int]) -> Pose | None:
+    """{"keypoints": [[x, y, score, number], ...]}: 18 joints in OpenPose's order, in pixels of 384 x 512, -1
+    where absent. None for another format."""
+    with reading(path):
+        text = path.read_bytes()
+    try:
+        content = json.loads(text)
+        if not isinstance(content, dict) or "keypoints" not in content:
+            return None
+        points = np.array(content["keypoints"], np.float32).reshape(NUM_BODY, -1)
+        x, y = points[:, 0], points[:, 1]
+    except (ValueError, TypeError, IndexError):
+        raise UserError(f"{path} is not a usable pose file: {NUM_BODY} rows of numbers expected") from None
+    score = points[:, 2] if points.shape[1] > 2 else np.ones(NUM_BODY, np.float32)
+    there = (x > 0) & (y > 0) & (score > 0)
+    pose = empty_pose(size)
+    height, width = DRESS_CODE_CANVAS
+    pose.joints[BODY] = np.where(there[:, None], np.stack([x / width, y / height], 1), 0)
+    pose.scores[BODY] = np.where(there, score.clip(0, 1), 0)
+    return pose
+
+
+def _beyond(pose: Pose) -> bool:
+    """Whether joints lie where the picture of this pose cannot have them."""
+    return bool((pose.joints[pose.scores > 0] > 1.05).any())
+
+
+def _area(pose: Pose) -> float:
+    box = bounding_box(pose)
+    return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])

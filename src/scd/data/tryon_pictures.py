@@ -1,0 +1,68 @@
+"""Pairs on the disk as a training set: the garment is the reference, the person the target, and the region
+says what of the person is painted. Every sample is a function of its index alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scd.data.augment import perturb
+from scd.data.blocks import Blocks
+from scd.data.buckets import nearest_bucket
+from scd.data.fitting import picture_size, read_fitting
+from scd.data.heads import head_mask
+from scd.data.tryon import TryOnPair
+from scd.pose.draw import draw_pose
+from scd.types import Sample, UserError
+
+
+class TryOnPictures:
+    """Map-style dataset of `length` samples: one garment, and the person who wears it.
+
+    A block of `group` consecutive samples is a batch, so its samples share one bucket. The whole picture is
+    shown, padded where its shape is not the bucket's: people of try-on datasets fill their pictures.
+    """
+
+    def __init__(
+        self, pairs: Sequence[TryOnPair], length: int, size: int | tuple[int, int] = 512, group: int = 1,
+        seed: int = 0, augment: bool = False,
+    ):  # fmt: skip
+        """size: the square root of a bucket's pixels, or one frame (height, width) for all. Raises UserError
+        when no pair can train."""
+        self.length, self.seed, self.augment = length, seed, augment
+        self.pairs = [pair for pair in pairs if can_train(pair)]
+        self.left_out = [pair.name for pair in pairs if not can_train(pair)]
+        if not self.pairs:
+            raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")
+        self.frames = [frame_of(pair, size) for pair in self.pairs]
+        self.blocks = Blocks(self.frames, group, seed)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def pair_of(self, index: int) -> TryOnPair:
+        return self.pairs[self.blocks.item(index)]
+
+    def __getitem__(self, index: int) -> Sample:
+        number = self.blocks.item(index)
+        fitting = read_fitting(self.pairs[number], self.frames[number])
+        rng = np.random.default_rng([self.seed, 2, index])
+        size = fitting.placement.size
+        pose = perturb(fitting.pose, rng) if self.augment else fitting.pose
+        return Sample(
+            fitting.garment[None], np.zeros((1, *size, 3), np.uint8),  # a garment has no pose
+            fitting.person[None], draw_pose(pose, size)[None],
+            heads=head_mask(fitting.pose, size)[None],
+            regions=fitting.region[None, ..., None].astype(np.uint8),
+        )  # fmt: skip
+
+
+def can_train(pair: TryOnPair) -> bool:
+    """Whether it has ground truth, and something that says where the garment goes."""
+    return pair.paired and not (pair.region is None and pair.pose is None)
+
+
+def frame_of(pair: TryOnPair, size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the frame that the pair is read in."""
+    return nearest_bucket(*picture_size(pair.person), size) if isinstance(size, int) else size
