@@ -1,5 +1,5 @@
-"""A region, where a garment is to be painted (H, W), True = generate: read, brought to the latent grid, shown,
-and checked for what it tells of the garment.
+"""A region, where a garment is to be painted (H, W), True = generate: read, brought to the latent grid,
+shown, and checked for what it tells of the garment.
 
 `scd.pose.region` makes one from a pose.
 """

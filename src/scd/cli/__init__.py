@@ -17,6 +17,7 @@ from scd.types import UserError
 VERBS = {
     "animate": "paint the person of a picture in other poses",
     "pose": "find the people in a picture, or convert a pose file",
+    "mask": "say where a garment goes on the person of a picture",
     "data": "check, prepare or preview a dataset of clips",
     "train": "train a model",
     "evaluate": "measure a model on held-out people with exact truth",

@@ -158,6 +158,43 @@ class Pose:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Say where a garment is to be painted on a person: a mask, white = generate.
+
+    It comes from the pose and is generous, so that it tells nothing of the garment that is worn; for skirts
+    and dresses the person's silhouette widens it. Face, hands and feet are kept out.
+    """
+
+    picture: Annotated[Positional[Path], arg(metavar="PERSON")]
+    """A picture of the person."""
+    category: Annotated[Literal["upper", "lower", "dress"], arg(metavar="upper|lower|dress")]
+    """What the person is to wear."""
+    out: OutFile = None
+    """The mask, .png. Default: out/PERSON_CATEGORY.png."""
+    preview: File = None
+    """Also write the picture with the region tinted."""
+    pose: File = None
+    """A pose file of the picture, in place of looking for it."""
+    canvas: Canvas = None
+    """Pixels of the picture behind a pose file that does not say it, as OpenPose's do not."""
+    person: Person = None
+    """Whom, where the picture shows several: the largest, or number N from the left. Default: largest."""
+    detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
+    """Who finds the pose."""
+    pose_only: Flag = False
+    """Leave the silhouette out."""
+    force: Flag = False
+    """Replace files that exist."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> None:
+        from scd.cli.mask import mask
+
+        mask(self)
+
+
+@dataclass(frozen=True)
 class Train:
     """Train with these settings. The same command again continues where it stopped.
 

@@ -32,7 +32,7 @@ def find_region(image: NDArray[np.uint8], pose: Pose, category: Category, networ
 def find_silhouette(image: NDArray[np.uint8], network: Any = None) -> Region | None:
     """(H, W) the people's pixels by MediaPipe's segmentation (in its wheel, 5 ms); None where it is missing.
 
-    On 240 drawn people it covers 97 % of the true pixels (runs of tests/test_region.py).
+    On six drawn people in dresses, 256 pixels high, it covered 93 to 98 % of the true pixels.
     """
     network = _load() if network is None else network
     if network is None:
