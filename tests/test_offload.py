@@ -1,6 +1,8 @@
-"""Devices and offload: nothing strays from the execution device, whatever moves the weights, and weights are
-touched only where they lie. Checked on a played accelerator (runs/second_device.py), with real hooks."""
+"""Devices and offload: nothing strays from the execution device, in training neither, whatever moves the
+weights, and weights are touched only where they lie. Checked on a played accelerator (runs/second_device.py),
+with real hooks."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import diffusers
@@ -12,9 +14,10 @@ from second_device import Accelerator, device_of, second_device
 from test_clips import make_clip as make_poses
 from test_clips import make_motion_pipeline
 from test_lora import write as write_lora
+from test_train import MOTION, TINY
 
-from scd import SCDPipeline
-from scd.backbones.motion import has_motion
+from scd import SCDPipeline, model, train
+from scd.backbones.motion import has_motion, new_motion_adapter
 from scd.codec import PatchCodec
 from scd.reference import Reference
 from scd.schedulers import KNOWN
@@ -195,6 +198,42 @@ def test_a_window_is_all_that_stands_on_the_accelerator():
                  generator=seeded())  # fmt: skip
             peaks.append(accelerator.peak_bytes)
     assert peaks[0] == peaks[1]
+
+
+TRAINING = {
+    "all": replace(TINY, steps=2, save_every=1, log_every=1),
+    "lora": replace(TINY, steps=2, save_every=1, log_every=1, learn="lora"),
+    "motion": replace(MOTION, steps=2, save_every=1, log_every=1, sample_pictures=0),
+}
+
+
+@pytest.mark.parametrize("config", TRAINING.values(), ids=TRAINING.keys())
+def test_training_strays_neither(config, tmp_path, monkeypatch):
+    """Forward, backward, optimizer, average, checkpoint and resume: the same weights to the bit."""
+    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
+    config = replace(config, precision="no", sample_pictures=0)
+
+    def build():
+        pipe = model.build(config)
+        if config.learn != "motion":
+            return pipe
+        torch.manual_seed(0)
+        return SCDPipeline.from_pipe(pipe, motion_adapter=new_motion_adapter(pipe.unet, 2))
+
+    def weights(pipe):
+        parts = (pipe.unet.state_dict(), pipe.pose_encoder.state_dict())
+        return {name: value.cpu().clone() for part in parts for name, value in part.items()}
+
+    truth = weights(train.train(config, tmp_path / "host", build()))
+    monkeypatch.setattr("accelerate.Accelerator.device", CUDA)
+    with second_device() as accelerator:
+        train.train(replace(config, steps=1), tmp_path / "far", build().to("cuda"))
+        pipe = train.train(config, tmp_path / "far", build().to("cuda"))
+        assert {device_of(p) for p in pipe.unet.parameters()} == {CUDA}
+        learnt = weights(pipe)
+    assert learnt.keys() == truth.keys()
+    assert all(torch.equal(learnt[name], truth[name]) for name in truth)
+    assert accelerator.peak_bytes > 0
 
 
 # ---- the play itself ----
