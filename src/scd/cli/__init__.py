@@ -18,7 +18,7 @@ VERBS = {
     "animate": "paint the person of a picture in other poses",
     "pose": "find the people in a picture, or convert a pose file",
     "mask": "say where a garment goes on the person of a picture",
-    "data": "check, prepare or preview a dataset of clips",
+    "data": "check, prepare or preview a dataset of clips, or for try-on",
     "train": "train a model",
     "evaluate": "measure a model on held-out people with exact truth",
     "world": "draw people of the procedural world",

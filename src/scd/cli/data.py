@@ -14,10 +14,12 @@ from scd.cli.job import require_free
 from scd.cli.options import Data
 from scd.cli.terminal import json_line, progress, table
 from scd.config import DataConfig
-from scd.data.check import STAGE_1, check, preview
+from scd.data.check import STAGE_1, Report, check, preview
 from scd.data.layouts import Layout, find_clips
 from scd.data.manifest import Entry
 from scd.data.prepare import find_all_poses, lacks_poses, survey
+from scd.data.tryon import TRYON_LAYOUTS, find_pairs, guess_tryon
+from scd.data.tryon_check import check_pairs, preview_pairs
 from scd.types import UserError
 
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
@@ -28,10 +30,13 @@ def data(options: Data) -> None:
     """Run the verb. Raises UserError, also when the dataset cannot train."""
     if options.size < 32 or options.size % 16:
         raise UserError(f"--size {options.size}: a multiple of 16, 32 at least")
+    tryon = options.kind in TRYON_LAYOUTS or (options.kind == "auto" and guess_tryon(options.root))
+    if tryon:
+        _pairs(options)
+        return
     layout = find_clips(options.root, None if options.kind == "auto" else options.kind)
     if options.what == "preview":
-        out = options.out or Path("out") / f"{layout.root.resolve().name}.png"
-        require_free([out], options.force)
+        out = _preview_file(layout.root, options)
         entries = with_poses(layout, options.detector)
         sheet = preview(layout, entries, replace(STAGE_1, size=options.size), options.num or 8)
         media.write_image(out, sheet, force=options.force)
@@ -39,6 +44,34 @@ def data(options: Data) -> None:
         return
     prepared = options.what == "prepare"
     _report(layout, with_poses(layout, options.detector) if prepared else read_through(layout), options)
+
+
+def _pairs(options: Data) -> None:
+    """The same for a try-on dataset. It needs no preparation: poses and masks come with it."""
+    layout = find_pairs(options.root, None if options.kind == "auto" else options.kind)
+    if options.what == "preview":
+        out = _preview_file(layout.root, options)
+        media.write_image(out, preview_pairs(layout, options.size, options.num or 8), force=options.force)
+        print(out)
+        return
+    with _progress("reading people", len({pair.person for pair in layout.pairs}), "people") as advance:
+        report = check_pairs(layout, options.size, advance)
+    names = {
+        "training_pairs": "pairs to train with", "test_paired": "test pairs, the garment worn",
+        "test_unpaired": "test pairs, another garment", "with_truth": "of these, with the exact result",
+        "categories": "pairs by category", "missing": "pairs without their pictures",
+        "unusable": "people that cannot be used", "sizes": "people, pixels",
+        "garment_sizes": "garments, pixels",
+        "without_mask": "people without an agnostic mask", "without_pose": "people without a pose",
+        "buckets": f"buckets at --size {options.size}",
+    }  # fmt: skip
+    _print(layout.root, layout.note, report, names, {})
+
+
+def _preview_file(root: Path, options: Data) -> Path:
+    out = options.out or Path("out") / f"{root.resolve().name}.png"
+    require_free([out], options.force)
+    return out
 
 
 def ready(config: DataConfig, look: bool = True) -> None:
@@ -67,7 +100,6 @@ def read_through(layout: Layout) -> dict[str, Entry]:
 
 def _report(layout: Layout, entries: dict[str, Entry], options: Data) -> None:
     report = check(layout, entries, options.size)
-    figures = report.figures
     unknown = f"not known yet: scd data prepare {options.root}"
     stage_1, stage_2 = "training_pairs", "training_windows"
     names = {
@@ -77,17 +109,23 @@ def _report(layout: Layout, entries: dict[str, Entry], options: Data) -> None:
         "held_out": "held out clips, never trained on", stage_1: "stage 1: pairs of reference and target",
         stage_2: "stage 2: windows of 24 frames at stride 4",
     }  # fmt: skip
-    rows = {names.get(key, key): _cell(value, unknown) for key, value in figures.items()}
-    table(str(layout.root), rows)
+    _print(layout.root, layout.note, report, names, {"manifest": str(layout.manifest)}, unknown)
+
+
+def _print(
+    root: Path, note: str, report: Report, names: dict[str, str], more: dict[str, str], unknown: str = ""
+) -> None:
+    """The figures by name, the problems, a JSON line with `more`. Raises UserError with the verdict."""
+    table(str(root), {names.get(key, key): _cell(value, unknown) for key, value in report.figures.items()})
     for line in report.problems[:SHOWN]:
         print(line)
     if len(report.problems) > SHOWN:
         print(f"... and {len(report.problems) - SHOWN} more")
-    if layout.note:
-        print(f"licence: {layout.note}")
-    json_line({**figures, "manifest": str(layout.manifest), "problems": len(report.problems)})
+    if note:
+        print(f"licence: {note}")
+    json_line({**report.figures, **more, "problems": len(report.problems)})
     if report.verdict:
-        raise UserError(f"{layout.root} cannot train: {report.verdict}")
+        raise UserError(f"{root} cannot train: {report.verdict}")
 
 
 def _cell(value: object, unknown: str) -> str:

@@ -260,6 +260,11 @@ class World:
     """Pixels of both sides of a picture."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Of the first person; the next ones follow."""
+    tryon: Annotated[int, arg(metavar="N")] = 0
+    """OUT becomes a try-on dataset, as VITON-HD lies on a disk: N pairs to train with."""
+    tryon_test: Number = None
+    """Held-out people of that dataset, who try on each other's garments; the exact results lie beside.
+    Default: a quarter of N, 2 at least."""
     clip: Literal["dance", "walk", "wave", "turn"] = "dance"
     """What a clip shows."""
     frames: Annotated[int, arg(metavar="N")] = 48
@@ -279,9 +284,10 @@ class World:
 
 @dataclass(frozen=True)
 class Data:
-    """Say whether a dataset of clips can train, find its poses, or show how training will see it.
+    """Say whether a dataset can train, find its poses, or show how training will see it.
 
-    A dataset is a folder of videos or of folders of frames, TikTok's or UBCFashion's as they lie on a disk.
+    A dataset is a folder of videos or of folders of frames, TikTok's or UBCFashion's as they lie on a disk;
+    or, for try-on, VITON-HD's or DressCode's, whose poses and masks come with them.
     What is found out is kept in ROOT/scd.jsonl and ROOT/scd/, or in the user's cache folder where ROOT
     cannot be written to.
     """
@@ -293,14 +299,14 @@ class Data:
     sheet with references, targets and poses."""
     root: Annotated[Positional[Path], arg(metavar="ROOT")]
     """The dataset's folder, or a manifest (.jsonl)."""
-    kind: Literal["auto", "tiktok", "ubc", "folder"] = "auto"
+    kind: Literal["auto", "tiktok", "ubc", "folder", "vitonhd", "dresscode"] = "auto"
     """How it lies there; auto: the first layout that fits."""
     size: Annotated[int, arg(metavar="N")] = 512
     """Square root of the pixels of a training picture."""
     out: OutFile = None
     """The preview, a picture. Default: out/NAME.png."""
     num: Count = None
-    """Clips of the preview. Default: 8."""
+    """Clips, or pairs, of the preview. Default: 8."""
     detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
     """Who finds the poses."""
     force: Flag = False

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from scd import media
@@ -13,11 +16,13 @@ from scd import world as people
 from scd.cli.job import ENDINGS, require_free
 from scd.cli.options import World
 from scd.cli.terminal import progress
+from scd.data.tryon import WORLD_CARD as CARD
+from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
+from scd.data.write_viton_hd import write_viton_hd
 from scd.pose.files import write_poses
 from scd.types import UserError
 
 CLIP_ENDINGS = (".mp4", ".gif", ".mov")
-CARD = "world.json"  # in a data set's folder: what it holds, and the sign that it may be replaced
 
 
 def world(options: World) -> None:
@@ -29,6 +34,11 @@ def world(options: World) -> None:
         "kind": "world", "world_version": people.VERSION, "seed": options.seed, "num": options.num,
         "first_view": options.first_view, "views": options.views, "size": options.size,
     }  # fmt: skip
+    if options.tryon:
+        if options.out.suffix:
+            raise UserError(f"{options.out}: --tryon writes a folder; choose a name without an ending")
+        _tryon(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
+        return
     if options.out.suffix.lower() in CLIP_ENDINGS:
         _clip(options, settings)
         return
@@ -71,7 +81,39 @@ def _clip(options: World, settings: dict[str, Any]) -> None:
 
 
 def _folder(options: World, settings: dict[str, Any], advance) -> None:
-    """SEED/VIEW.png, SEED/poses.npz (a frame a view) and world.json: written aside, then renamed."""
+    """SEED/VIEW.png, SEED/poses.npz (a frame a view) and world.json."""
+    with _replacing(options, settings) as temporary:
+        for scene in _scenes(options):
+            views, folder = _views(scene, options), temporary / f"{scene.seed:08d}"
+            for index, view in enumerate(views, options.first_view):
+                media.write_image(
+                    folder / f"{index:03d}.png", view.image, {**settings, "seed": scene.seed, "view": index}
+                )
+            write_poses(folder / "poses.npz", [[view.pose] for view in views])
+            advance()
+    print(f"{options.out}: {options.num} people, {options.views} pictures each")
+
+
+def _tryon(options: World, settings: dict[str, Any]) -> None:
+    """A folder as VITON-HD lies on a disk."""
+    test = options.tryon_test if options.tryon_test is not None else max(2, options.tryon // 4)
+    if options.tryon < 1 or test < 0 or test == 1:
+        raise UserError(
+            f"--tryon {options.tryon} --tryon-test {test}: at least 1 pair to train with; to test with none, "
+            "or 2 and more people, who try on each other's garments"
+        )
+    if options.seed + FIRST_HELD_OUT_SEED + 2 * test > FIRST_TRAINING_SEED:
+        raise UserError(f"--seed {options.seed}: too large, the test people would be people to train with")
+    settings = {**settings, "layout": "vitonhd", "train": options.tryon, "test": test}
+    with _replacing(options, settings) as temporary, progress("drawing", options.tryon + test) as advance:
+        write_viton_hd(temporary, options.tryon, test, options.size, options.seed, advance)
+    print(f"{options.out}: {options.tryon} pairs to train with, {test} to test with")
+
+
+@contextmanager
+def _replacing(options: World, settings: dict[str, Any]) -> Iterator[Path]:
+    """A folder to fill, written aside, then renamed, with world.json in it. Raises UserError where something
+    stands that may not be replaced."""
     out = options.out
     if out.is_dir() and any(out.iterdir()):
         if not options.force:
@@ -84,21 +126,13 @@ def _folder(options: World, settings: dict[str, Any], advance) -> None:
         require_free([out], options.force)
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        for scene in _scenes(options):
-            views, folder = _views(scene, options), temporary / f"{scene.seed:08d}"
-            for index, view in enumerate(views, options.first_view):
-                media.write_image(
-                    folder / f"{index:03d}.png", view.image, {**settings, "seed": scene.seed, "view": index}
-                )
-            write_poses(folder / "poses.npz", [[view.pose] for view in views])
-            advance()
+        yield temporary
         (temporary / CARD).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         if out.is_dir():
             shutil.rmtree(out)
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    print(f"{out}: {options.num} people, {options.views} pictures each")
 
 
 def _scenes(options: World):

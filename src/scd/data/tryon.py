@@ -17,7 +17,7 @@ from scd.types import UserError
 # DressCode's folders, and what scd calls the garments in them
 CATEGORIES = {"upper_body": "upper", "lower_body": "lower", "dresses": "dress"}
 NOTE = "for research that earns nothing (VITON-HD: CC BY-NC 4.0; DressCode: its own terms); read them first"
-WORLD_CARD = "world.json"  # in a folder that `scd world --tryon` wrote: the labels are scd.world's
+WORLD_CARD = "world.json"  # in a folder that `scd world` wrote: a sign that it may be replaced
 _ENDS = re.compile(r"_(mask|keypoints|rendered)$")  # of stems: 00006_00_mask.png, 00006_00_keypoints.json
 
 Files = dict[str, Path]  # by key: what the files of one person or garment have in common
@@ -84,8 +84,9 @@ def viton_hd(root: Path) -> TryOnLayout:
             "train_pairs.txt; name the folder that holds train/ and test/"
         )
     return TryOnLayout(
-        "vitonhd", root, found["train"], found["test"], found["test unpaired"], tuple(problems)
-    )
+        "vitonhd", root, found["train"], found["test"], found["test unpaired"], tuple(problems),
+        "" if own else NOTE,
+    )  # fmt: skip
 
 
 def dress_code(root: Path) -> TryOnLayout:
