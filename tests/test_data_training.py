@@ -14,6 +14,7 @@ from scd import checkpoint, latents, model, train
 from scd.cli import main
 from scd.config import PRESETS, DataConfig, from_json, to_json
 from scd.data import prepare
+from scd.data.check import check
 from scd.data.collate import collate
 from scd.data.latents import latents_path
 from scd.data.layouts import find_clips
@@ -232,6 +233,31 @@ def test_sheets_show_clips_that_are_held_out(tmp_path, monkeypatch):
     evaluate_real.sample_real(pipe, tmp_path / "sheet.png", replace(config, overfit=1))
     assert [shot.name for shot in seen[1].shots] == ["train/a.mp4"]
     assert {shot.name for shot in open_real(config.data, 1).shots} == {"train/a.mp4", "train/b.mp4"}
+
+
+def test_held_out_clips_that_are_too_short_end_no_run(tmp_path, quick, caplog, monkeypatch):
+    """The sheet shows training's clips instead; and whatever a sheet meets, the model stands before it."""
+    lay_out(tmp_path, "ubc")
+    (tmp_path / "test" / "c.mp4").unlink()
+    lay(tmp_path, "test/c.mp4", 3, num=8)
+    know_poses(find_clips(tmp_path), "test/c.mp4", clip(3, 8)[1])
+    layout = find_clips(tmp_path)
+    report = check(layout, prepare.find_all_poses(layout, prepare.survey(layout)), 64)
+    assert report.problems == [
+        "test/c.mp4: held out, but too short to be looked at, no two frames with the person 30 apart"
+    ]
+    assert report.verdict == ""
+    config = replace(config_of(tmp_path, kind="ubc"), steps=1, sample_pictures=1)
+    train.train(config, tmp_path / "run", model.build(config))
+    assert [r.getMessage() for r in caplog.records if "held-out" in r.getMessage()] == [
+        f"{tmp_path}: no held-out clip is long enough; the sheet shows training's"
+    ]
+    assert (tmp_path / "run" / "samples" / "step-00000001.png").is_file()
+
+    monkeypatch.setattr("scd.evaluate_real.grid", None)
+    with pytest.raises(TypeError):
+        train.train(config, tmp_path / "other", model.build(config))
+    assert (tmp_path / "other" / "model" / "model_index.json").is_file()
 
 
 # ---- presets and the command line ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,21 @@ from scd.evaluate_clips import ClipCase, clip_sheet, paint_clip
 from scd.media import write_image
 from scd.metrics.image import detail, psnr
 from scd.metrics.video import jitter
-from scd.types import PoseClip
+from scd.types import PoseClip, UserError
+
+log = logging.getLogger("scd")
 
 
 def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
-    """A sheet of `sample_pictures` cases of held-out clips (of the training's, where none are held out), and
-    measures over whole pictures: where the person is, only a drawn world knows."""
+    """A sheet of `sample_pictures` cases of held-out clips (of the training's, where none are held out, or
+    all of them are too short), and measures over whole pictures: where the person is, only a drawn world
+    knows."""
     pipe.set_progress_bar_config(disable=True)
-    dataset = open_real(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
+    try:
+        dataset = open_real(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
+    except UserError:
+        dataset = open_real(config.data, 0, config.seed, config.overfit)
+        log.warning("%s: no held-out clip is long enough; the sheet shows training's", config.data.root)
     if config.data.frames > 1:
         return _clips(pipe, path, dataset, config.sample_pictures)
     pairs = [_pair(dataset, number) for number in range(config.sample_pictures)]

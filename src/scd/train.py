@@ -245,8 +245,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             ema.store(averaged)
             ema.copy_to(averaged)
             trainee.eval()
-            row = {"step": step, **_sample(pipe, run, step, config)}
             learning.export(pipe, run)
+            row = {"step": step, **_sample(pipe, run, step, config)}
             trainee.train()
             ema.restore(averaged)
             _log(run, row)

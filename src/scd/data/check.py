@@ -51,8 +51,9 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
         return Report(figures, problems, "none of its clips can be read")
     if waiting:
         return Report(figures, problems, "")
-    everything = all_shots(layout, entries, layout.clips, size)
     shots = all_shots(layout, entries, layout.training, size)
+    held_out = all_shots(layout, entries, sorted(layout.held_out), size)
+    everything = [*shots, *held_out]
     pairs = _training_set(RealPictures, shots, STAGE_1.targets, gap=STAGE_1.gap)
     windows = _training_set(RealClips, shots, STAGE_2.frames, strides=STAGE_2.strides)
     figures |= {
@@ -73,6 +74,12 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
             problems.append(f"{shot.name}: too short, no two frames with the person {STAGE_1.gap} apart")
         elif (enlarged := 1 / shot.scale) >= ENLARGED:
             problems.append(f"{shot.name}: small, enlarged {enlarged:.1f} times for buckets of {size}")
+    for shot in held_out:
+        if not num_pairs(shot, STAGE_1.gap):
+            problems.append(
+                f"{shot.name}: held out, but too short to be looked at, no two frames with the person "
+                f"{STAGE_1.gap} apart"
+            )
     verdict = "" if names else f"no clip shows the person in two frames {STAGE_1.gap} apart"
     return Report(figures, problems, verdict)
 
