@@ -6,8 +6,10 @@ import pytest
 import torch
 from conftest import make_picture, make_pipeline, make_pose, make_scheduler, make_unet
 from diffusers import (
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
+    LCMScheduler,
     MotionAdapter,
     UNet2DConditionModel,
     UNetMotionModel,
@@ -104,6 +106,26 @@ def test_frames_see_each_other_through_temporal_layers_only(pipe, reference):
     one, two = (paint(untrained, reference, c).frames for c in (clip, changed))
     assert np.array_equal(one[0, 0], two[0, 0])
     assert np.abs(one[0, 3] - two[0, 3]).max() > 1e-4
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, LCMScheduler, EulerAncestralDiscreteScheduler], ids=str)
+def test_one_noise_for_all_frames(reference, scheduler):
+    """With `shared_noise` a still pose is a still clip, whatever a sampler draws, and untrained temporal
+    layers leave each frame the picture of its pose and of the clip's seed."""
+    pipe = make_motion_pipeline(random=False, shared_noise=True)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    still = PoseClip.from_poses([make_pose(1)] * 3, fps=30.0)
+    frames = paint(pipe, reference, [still, make_clip(3)], generator=[seeded(5), seeded(6)]).frames
+    assert np.abs(frames[0, 1:] - frames[0, :1]).max() < 1e-5
+    for frame, pose in enumerate(make_clip(3)):
+        picture = paint(pipe, reference, pose, generator=seeded(6)).images[0]
+        assert np.abs(frames[1, frame] - picture).max() < 1e-4
+    unseeded = paint(pipe, reference, still, generator=None).frames
+    assert np.abs(unseeded[0, 1:] - unseeded[0, :1]).max() < 1e-5
+    own = make_motion_pipeline(random=False)
+    own.scheduler = pipe.scheduler
+    frames = paint(own, reference, still).frames
+    assert np.abs(frames[0, 1:] - frames[0, :1]).max() > 1e-2
 
 
 def test_all_frames_read_one_cache(pipe, reference, monkeypatch):
@@ -230,6 +252,14 @@ def test_a_loop_that_was_cut_off_goes_on_to_the_same_frames(pipe, reference, tmp
     again = paint(pipe, reference, clip, callback_on_step_end=note, **kwargs).frames
     assert steps[6:] == [4, 5, 6], "goes on after the last savepoint, of four steps"
     assert np.array_equal(again, whole)
+    if scheduler is EulerAncestralDiscreteScheduler:  # it draws at every step: with one noise as well
+        pipe.register_to_config(shared_noise=True)
+        steps.clear()
+        with pytest.raises(CutOff):
+            paint(pipe, reference, clip, callback_on_step_end=stop, **kwargs)
+        assert steps[0] == 0, "another loop than the one of frames with noise of their own"
+        again = paint(pipe, reference, clip, **kwargs).frames
+        assert np.array_equal(again, paint(pipe, reference, clip, **{**kwargs, "work_folder": None}).frames)
     # Another seed is another loop
     steps.clear()
     paint(pipe, reference, clip, generator=seeded(1), callback_on_step_end=note, **kwargs)

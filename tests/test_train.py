@@ -281,6 +281,23 @@ def test_extract_then_denoise_equals_the_joint_pass(monkeypatch):
     assert (as_clips[1::2] - joined).abs().max() < 1e-5 * joined.std()
 
 
+def test_frames_of_one_noise_learn_from_one_noise(monkeypatch):
+    """With `shared_noise` the frames of a clip are noised alike, clips are not."""
+    seen = []
+    monkeypatch.setattr(
+        train.process, "noise", lambda z_0, eps, *levels: seen.append(eps) or z_0 + eps
+    )
+    batch = collate([WorldClips(2, 32, 3, (1,), references=(1.0,), group=2)[i] for i in range(2)])
+    for shared in (False, True):
+        pipe = motion_pipe()
+        pipe.register_to_config(shared_noise=shared)
+        train.step_loss(train.Trainee(pipe), pipe, batch, torch.Generator().manual_seed(0), MOTION)
+    own, one = (eps.unflatten(0, (2, 3)) for eps in seen)
+    assert not torch.equal(own[:, 0], own[:, 1])
+    assert torch.equal(one, one[:, :1].expand_as(one))
+    assert not torch.equal(one[0, 0], one[1, 0])
+
+
 def test_no_gradient_reaches_the_extract_pass_of_stage_2():
     pipe = motion_pipe()
     trainee = train.Trainee(pipe).train()

@@ -83,6 +83,9 @@ class TrainConfig:
     learn: Literal["all", "attention", "lora", "motion"] = "all"
     motion_adapter: str = ""  # with "motion", for a model without one: folder or hub id; "" = a new one
     motion_heads: int = 8  # of a new one
+    # With "motion": the frames of a clip have one noise, in training and ever after. Where a sampler draws
+    # fresh noise at every step frames of their own noise flicker (LOG.md); AnimateDiff's weights expect own
+    shared_noise: bool = False
     lora_rank: int = 32
     steps: int = 30_000  # optimizer steps
     lr: float = 8e-4
@@ -116,7 +119,7 @@ PRESETS: dict[str, TrainConfig] = {
     "world-pictures": TrainConfig(),
     # Its motion modules (METHOD 5, stage 2): the picture network is frozen
     "world-motion": TrainConfig(
-        name="world-motion", init="embedded", learn="motion",
+        name="world-motion", init="embedded", learn="motion", shared_noise=True,
         data=DataConfig(groups=1, frames=16, references=(0.8, 0.2), reuse=4),
         steps=1500, lr=5e-4, warmup=50, cooldown=500, ema_decay=0.998, sample_every=250, save_every=100,
         sample_pictures=4,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scd import world
 from scd.data.augment import as_detected
 from scd.evaluate import FIRST_HELD_OUT_SEED
+from scd.inputs import same_for_frames
 from scd.media import contact_sheet, write_image
 from scd.metrics.image import psnr
 from scd.metrics.video import jitter, motion, seam
@@ -59,20 +60,18 @@ def paint_clip(pipe: Any, case: ClipCase, poses: PoseClip | list[Pose], seed: in
     """Frames uint8 (T, H, W, 3) of a case's person; a list of poses paints picture by picture."""
     reference = pipe.encode_reference(case.reference, case.reference_pose)
     height, width = case.reference.shape[:2]
-    generator = torch.Generator().manual_seed(seed)
-    out = pipe(reference, poses, height, width, generator=generator, output_type="np", **options)
+    options = {"generator": torch.Generator().manual_seed(seed), **options}
+    out = pipe(reference, poses, height, width, output_type="np", **options)
     frames = out.images if out.frames is None else out.frames[0]
     return np.rint(frames * 255).astype(np.uint8)
 
 
 def framewise(pipe: Any, case: ClipCase, seed: int, shared: bool) -> NDArray[np.uint8]:
-    """The picture model frame by frame: each with noise of its own, or all with one noise."""
-    latents, size = None, case.reference.shape[0] // pipe.vae_scale_factor
+    """The picture model frame by frame: each with noise of its own, or all with one noise, at every step."""
+    generator: Any = torch.Generator().manual_seed(seed)
     if shared:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, pipe.unet.config.in_channels, size, size, generator=generator)
-        latents = noise.expand(len(case.poses), -1, -1, -1)
-    return paint_clip(pipe, case, list(case.poses), seed, latents=latents)
+        generator = same_for_frames([generator], len(case.poses))
+    return paint_clip(pipe, case, list(case.poses), generator=generator)
 
 
 @torch.no_grad()

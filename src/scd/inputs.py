@@ -57,3 +57,13 @@ def split_generator(generator, num: int) -> list[torch.Generator | None]:
         int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)
     ]
     return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]
+
+
+def same_for_frames(generators: Sequence[torch.Generator], num_frames: int) -> list[torch.Generator]:
+    """A generator for each of N clips' T frames, (N T): the clip's own for its first frame, and copies of it,
+    which draw the same, for the others."""
+
+    def copy(generator: torch.Generator) -> torch.Generator:
+        return torch.Generator(generator.device).set_state(generator.get_state())
+
+    return [g if frame == 0 else copy(g) for g in generators for frame in range(num_frames)]

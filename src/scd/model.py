@@ -93,6 +93,8 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
         pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
     if config.learn == "motion" and not has_motion(pipe.unet):
         pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
+    if config.learn == "motion":
+        pipe.register_to_config(shared_noise=config.shared_noise)
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,19 +30,11 @@ from scd.codec import PatchCodec
 from scd.denoiser import Denoiser
 from scd.encoders import Encoders, Picture
 from scd.habits import Habits
-from scd.inputs import as_clips, inside, outside, split_generator
+from scd.inputs import as_clips, inside, outside, same_for_frames, split_generator
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
-from scd.reference import (
-    Reference,
-    active_switches,
-    check_stamp,
-    digest,
-    fingerprint,
-    hash_weights,
-    make_stamp,
-)
-from scd.savepoint import Savepoint
+from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
+from scd.savepoint import Savepoint, loop_settings
 from scd.types import Pose, PoseClip, UserError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -89,6 +82,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         default_window: int = 24,
         default_overlap: int = 6,
         motion_norm_per_frame: bool = True,  # METHOD 5: what public motion adapters expect
+        shared_noise: bool = False,  # the frames of a clip are painted from one noise, at every step
         world_version: int | None = None,  # of the procedural world it learnt, None for photographs
     ):  # fmt: skip
         super().__init__()
@@ -107,7 +101,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         self.register_to_config(
             reference_timestep=reference_timestep, default_size=default_size, default_steps=default_steps,
             default_guidance=default_guidance, default_window=default_window, default_overlap=default_overlap,
-            motion_norm_per_frame=motion_norm_per_frame, world_version=world_version,
+            motion_norm_per_frame=motion_norm_per_frame, shared_noise=shared_noise,
+            world_version=world_version,
         )  # fmt: skip
         vae_config: Any = vae.config
         self.vae_scale_factor = 2 ** (len(vae_config.block_out_channels) - 1)
@@ -253,6 +248,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             self.config.default_guidance if guidance_scale is None else guidance_scale
         )
         self._interrupt = False
+        if generator is None and self.config.shared_noise:
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         generators = split_generator(generator, num)
         denoiser = Denoiser(
             self, reference, clips, size, self._guidance_scale,
@@ -266,13 +263,12 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         self._num_timesteps, first = len(timesteps), 0
         savepoint = None
         if work_folder is not None:
-            savepoint = Savepoint(work_folder, self._settings(denoiser, timesteps, generators, latents))
+            savepoint = Savepoint(work_folder, loop_settings(self, denoiser, timesteps, generators, latents))
         if saved := savepoint and savepoint.load(self.scheduler, generators):
             state, first = saved[0].to(device, dtype), saved[1]
         else:
             state = self._initial_latents(latents, (num, frames), is_clip, size, generators, device, dtype)
             state = state * self.scheduler.init_noise_sigma
-        extra = self._step_arguments(generators)
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.update(first)
             for index, t in list(enumerate(timesteps))[first:]:
@@ -280,7 +276,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                     continue
                 denoiser.guidance = self._guidance_scale  # a callback may have changed it
                 prediction = denoiser(self.scheduler.scale_model_input(state, t), t, index)
-                state = self.scheduler.step(prediction, t, state, return_dict=False, **extra)[0]
+                state = self._step(prediction, t, state, generators)
                 if callback_on_step_end is not None:
                     offered = {"latents": outside(state, is_clip)}
                     given = {name: offered[name] for name in tensor_inputs}
@@ -353,32 +349,23 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             return inside(latents, is_clip).to(device, dtype)
         # Each clip's noise comes from its own generator, on that generator's device: the same on every
         # machine; and frame by frame, so that a frame's does not depend on how many follow
+        draws = 1 if self.config.shared_noise else shape[1]
         noise = [
             torch.stack([
                 torch.randn(whole[2:], generator=g, device=g.device if g else None, dtype=torch.float32)
-                for _ in range(shape[1])
-            ])
+                for _ in range(draws)
+            ]).expand(shape[1], -1, -1, -1)
             for g in generators
         ]  # fmt: skip
         return torch.stack([n.to(device, dtype) for n in noise])
 
-    def _settings(self, denoiser: Denoiser, timesteps: Tensor, generators: list, latents) -> dict[str, Any]:
-        """What decides the result of a loop, for its savepoint."""
-        reference = denoiser.reference
-        return {
-            "stamp": self.stamp, "switches": active_switches(self.unet, motion=True),
-            "temporal": hash_weights(self.unet, motion_only=True),
-            "scheduler": [type(self.scheduler).__name__, dict(self.scheduler.config)],
-            "timesteps": timesteps.tolist(), "size": denoiser.size, "guidance": denoiser.guidance,
-            "window": (denoiser.window, denoiser.overlap),
-            "poses": [[digest(pose.joints, pose.scores) for pose in clip] for clip in denoiser.clips],
-            "reference": None if reference is None else digest(
-                reference.context, *(tensor for kv in reference.cache.entries.values() for tensor in kv)
-            ),
-            "noise": [None if g is None else digest(g.get_state()) for g in generators],
-            "latents": None if latents is None else digest(latents),
-        }  # fmt: skip
-
-    def _step_arguments(self, generators: list) -> dict[str, Any]:
-        takes = inspect.signature(self.scheduler.step).parameters
-        return {"generator": generators} if "generator" in takes and generators[0] is not None else {}
+    def _step(self, prediction: Tensor, t: Tensor, state: Tensor, generators: list) -> Tensor:
+        """The scheduler's step; what it draws comes from each clip's generator, with `shared_noise` the same
+        for all frames."""
+        step = partial(self.scheduler.step, return_dict=False)
+        if "generator" not in inspect.signature(self.scheduler.step).parameters or generators[0] is None:
+            return step(prediction, t, state)[0]
+        if not self.config.shared_noise:
+            return step(prediction, t, state, generator=generators)[0]
+        rows = same_for_frames(generators, state.shape[1])
+        return step(prediction.flatten(0, 1), t, state.flatten(0, 1), generator=rows)[0].view(state.shape)

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scd.denoiser import Denoiser
+from scd.reference import active_switches, digest, hash_weights
 from scd.types import UserError
 
 FILE = "loop.safetensors"
@@ -92,3 +94,23 @@ def _restored(name: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_restored(f"{name}.{i}", v, tensors) for i, v in enumerate(value)]
     return value
+
+
+def loop_settings(
+    pipe: Any, denoiser: Denoiser, timesteps: Tensor, generators: Sequence, latents: Tensor | None
+) -> dict[str, Any]:
+    """What decides the result of a loop."""
+    reference = denoiser.reference
+    return {
+        "stamp": pipe.stamp, "switches": active_switches(pipe.unet, motion=True),
+        "temporal": hash_weights(pipe.unet, motion_only=True), "shared_noise": pipe.config.shared_noise,
+        "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
+        "timesteps": timesteps.tolist(), "size": denoiser.size, "guidance": denoiser.guidance,
+        "window": (denoiser.window, denoiser.overlap),
+        "poses": [[digest(pose.joints, pose.scores) for pose in clip] for clip in denoiser.clips],
+        "reference": None if reference is None else digest(
+            reference.context, *(tensor for kv in reference.cache.entries.values() for tensor in kv)
+        ),
+        "noise": [None if g is None else digest(g.get_state()) for g in generators],
+        "latents": None if latents is None else digest(latents),
+    }  # fmt: skip

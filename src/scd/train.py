@@ -83,6 +83,8 @@ def step_loss(
     eps = torch.randn(z_0.shape, generator=generator).to(device)
     if config.noise_offset:
         eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
+    if pipe.config.shared_noise:
+        eps = eps[::num_frames].repeat_interleave(num_frames, 0)
     alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
     z_t = process.noise(z_0, eps, alpha, sigma)
 
