@@ -1,6 +1,8 @@
 """Datasets of real clips, against exact truth: the world's clips, laid out as people have theirs."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -269,6 +271,30 @@ def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
                 shot.placement.box, shot.bucket).joints[0]
     )  # fmt: skip
     assert (left, top) != (0, 0)
+
+
+def test_poses_stay_with_the_pictures_they_are_of(tmp_path, no_detector):
+    """A copied or touched clip, and one that was away for a while, keeps its poses; another clip loses them.
+    """
+    _, poses = lay(tmp_path, "a", 1, num=2)
+    lay(tmp_path / "other", "b", 2, num=2)
+    write_poses(tmp_path / "hand.npz", [[pose] for pose in poses], 30, PORTRAIT)
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"clip": "a", "poses": "hand.npz"}\n')
+    layout = find_clips(path)
+    before = survey(layout)["a"]
+    for frame in (tmp_path / "a").iterdir():
+        os.utime(frame, (1, 1))
+    touched = survey(layout)["a"]
+    assert touched == replace(before, stamp=touched.stamp)
+    assert (touched.poses, touched.stamp == before.stamp) == ("hand.npz", False)
+    (tmp_path / "a").rename(tmp_path / "away")
+    assert survey(layout)["a"].error.startswith("a does not exist")
+    (tmp_path / "away").rename(tmp_path / "a")
+    assert survey(layout)["a"] == touched
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "other" / "b").rename(tmp_path / "a")
+    assert survey(layout)["a"].poses == ""
 
 
 # ---- buckets ----

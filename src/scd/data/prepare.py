@@ -79,8 +79,7 @@ def _look_into(layout: Layout, before: Entry) -> Entry:
     stamp = _stamp(path)
     if stamp and stamp == before.stamp:
         return before
-    # Poses that were written in by hand stay; those of other pictures do not
-    entry = Entry(before.clip, stamp=stamp, poses="" if before.content else before.poses)
+    entry = replace(before, stamp=stamp, error="")
     try:
         clip = open_clip(path)
         cuts, border, last, frames = [], (0, 0, 0), None, 0
@@ -92,9 +91,12 @@ def _look_into(layout: Layout, before: Entry) -> Entry:
             elif is_cut(last, small):
                 cuts.append(number)
             last = small
+        content = content_hash(path)
+        # Poses that were named by hand stay, and those of the same pictures; those of others do not
+        same = before.content in ("", content)
         return replace(
             entry, frames=frames, fps=str(clip.rate), size=clip.size, cuts=tuple(cuts), border=border,
-            content=content_hash(path),
+            content=content, poses=before.poses if same else "",
         )  # fmt: skip
     except UserError as error:
         return replace(entry, error=_in_the_dataset(error, layout))
