@@ -55,13 +55,14 @@ def read_fitting(pair: TryOnPair, size: tuple[int, int]) -> Fitting:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) as `read_image` returns it, from the file's head alone. Raises UserError."""
-    try:
-        with quiet_pillow(), reading(path), Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # lies on its side
-                width, height = height, width
-    except DAMAGED as error:
-        raise UserError(f"{path} is not a picture that can be read ({error}): copy it again") from None
+    with reading(path), path.open("rb") as file:
+        try:
+            with quiet_pillow(), Image.open(file) as image:
+                width, height = image.size
+                if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # lies on its side
+                    width, height = height, width
+        except DAMAGED:
+            raise UserError(f"{path} is not a picture that can be read: copy it again") from None
     width, height = reduced(width, height)
     return height, width
 

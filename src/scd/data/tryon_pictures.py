@@ -3,18 +3,22 @@ says what of the person is painted. Every sample is a function of its index alon
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from scd.config import DataConfig
 from scd.data.augment import perturb
 from scd.data.blocks import Blocks
 from scd.data.buckets import nearest_bucket
 from scd.data.fitting import picture_size, read_fitting
 from scd.data.heads import head_mask
-from scd.data.tryon import TryOnPair
+from scd.data.tryon import TryOnPair, find_pairs
 from scd.pose.draw import draw_pose
 from scd.types import Sample, UserError
+
+log = logging.getLogger("scd")
 
 
 class TryOnPictures:
@@ -66,3 +70,19 @@ def can_train(pair: TryOnPair) -> bool:
 def frame_of(pair: TryOnPair, size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the frame that the pair is read in."""
     return nearest_bucket(*picture_size(pair.person), size) if isinstance(size, int) else size
+
+
+def open_tryon(
+    data: DataConfig, length: int, seed: int = 0, overfit: int = 0, held_out: bool = False
+) -> TryOnPictures:
+    """The training set that a config names, or (`held_out`) the paired test pairs. Logs how many pairs have
+    neither mask nor pose, or lack a picture. Raises UserError when nothing can train."""
+    layout = find_pairs(data.root, data.kind)
+    pairs = (layout.paired if held_out else layout.training)[: overfit or None]
+    try:
+        dataset = TryOnPictures(pairs, length, data.size, data.groups, seed, data.augment)
+    except UserError as error:
+        raise UserError(f"{data.root}: {error}; scd data check {data.root} says more") from None
+    if left_out := len(dataset.left_out) + len(layout.problems):
+        log.warning("%s: %d pairs left out; scd data check says which", data.root, left_out)
+    return dataset

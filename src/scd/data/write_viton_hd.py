@@ -103,6 +103,7 @@ def openpose(pose: Pose) -> dict[str, Any]:
     feet."""
     height, width = pose.size
     points = np.concatenate([pose.joints * (width, height), pose.scores[:, None]], 1).round(3)
+    points[pose.scores == 0] = 0
     body = np.zeros((25, 3))
     body[list(BODY_25_TO_18)] = points[BODY]
     if (pose.scores[_HIPS] > 0).all():
