@@ -41,7 +41,7 @@ HIP, HEM = 0.34, 0.32  # a top ends HEM below the hips at most
 WAIST = 0.42  # lower garments begin so far above the hips
 THIGH, KNEE, ANKLE = 0.34, 0.32, 0.28
 SKIRT = 0.52  # around both knees at once: a flared skirt stands so far off; trousers get the same
-FINGER, PALM, FOREARM = 0.035, 0.05, 0.07  # tight: around a hand the garment goes on
+FINGER, PALM, FOREARM = 0.03, 0.03, 0.05  # tight: around a hand or an arm the garment goes on
 FOOT = 0.16
 JAW, HEAD = 0.02, 0.27
 PAST = 0.05  # a cuff may lie so far past the wrist or the ankle
@@ -217,13 +217,17 @@ def _middle(points: dict[str, Point], name: str) -> Point:
 
 
 def _supply_other_side(points: dict[str, Point], name: str, unit: float, size: tuple[int, int]) -> None:
-    """One of a pair is missing because the picture ends there: it stands towards the nearer side border."""
+    """One of a pair is missing: it stands on the other side of the body, or where the picture ends."""
+    middle = [points[joint][0] for joint in _MIDDLE if joint in points and not joint.endswith(name)]
     for side, other in (("right", "left"), ("left", "right")):
         there = points.get(f"{other}_{name}")
         if f"{side}_{name}" not in points and there is not None:
-            way = -1.0 if there[0] < size[1] / 2 else 1.0
-            width = 0.7 if name == "shoulder" else 0.4
-            points[f"{side}_{name}"] = there + np.array([way * width * unit, 0.0])
+            beyond = np.mean(middle) > there[0] if middle else there[0] > size[1] / 2
+            width = (0.7 if name == "shoulder" else 0.4) * unit
+            points[f"{side}_{name}"] = there + np.array([width if beyond else -width, 0.0])
+
+
+_MIDDLE = ("nose", "right_shoulder", "left_shoulder", "right_hip", "left_hip")
 
 
 def _supply_limb(points: dict[str, Point], names: list[str], length: float, down: Point) -> None:
