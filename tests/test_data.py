@@ -297,6 +297,27 @@ def test_poses_stay_with_the_pictures_they_are_of(tmp_path, no_detector):
     assert survey(layout)["a"].poses == ""
 
 
+def test_a_manifest_by_hand_loses_nothing(tmp_path, no_detector):
+    """What a line says beyond our fields stays; poses that were named are never replaced by found ones."""
+    _, poses = lay(tmp_path, "a", 1, num=2)
+    path = tmp_path / "mine.jsonl"
+    mine = {"caption": "a\u2028dance", "tags": ["x", {"y": 1.5}], "others": None, "poses": "hand.npz"}
+    path.write_text(json.dumps({"clip": "a", **mine}) + "\n")
+    layout = find_clips(path)
+    entries = survey(layout)
+    text = (
+        rf"^{tmp_path}/hand\.npz: is named as the poses of a and does not exist; bring it back, or remove "
+        rf"its name from {path} to look for poses anew$"
+    )
+    with pytest.raises(UserError, match=text):
+        find_all_poses(layout, entries)
+    write_poses(tmp_path / "hand.npz", [[pose] for pose in poses], 30, PORTRAIT)
+    assert find_all_poses(layout, survey(layout)) == entries
+    (row,) = map(json.loads, path.read_text().strip().split("\n"))
+    assert row["frames"] == 2
+    assert mine.items() <= row.items()
+
+
 # ---- buckets ----
 
 

@@ -4,13 +4,14 @@ clip is read.
     {"clip": "train/a.mp4", "frames": 350, "fps": "30", "size": [1080, 720], "poses": "scd/poses/4f.npz", ...}
 
 A line that says no more than `clip`, and perhaps `poses`, may be written by hand: the rest is found out.
+Fields of other names, "caption" say, stay as they are.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Entry:
     stamp: str = ""  # of its files on the disk: when it changes, the clip is looked into again
     poses: str = ""  # a pose file (npz, OpenPose's JSON), from the manifest's folder; "" = not looked for yet
     error: str = ""  # why the clip cannot be used
+    others: dict[str, Any] = field(default_factory=dict)  # fields of the line that are not ours
 
 
 _EMPTY = Entry("")
@@ -42,8 +44,8 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     if not path.exists():
         return {}
     with reading(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kinds = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(Entry)}
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    kinds = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(Entry) if f.name != "others"}
     entries = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -55,7 +57,8 @@ def read_manifest(path: Path) -> dict[str, Entry]:
             }
             if not values["clip"] or any(type(v) is not kinds[k] for k, v in values.items()):
                 raise ValueError
-            entries[values["clip"]] = Entry(**values)
+            others = {k: v for k, v in row.items() if k not in kinds}
+            entries[values["clip"]] = Entry(**values, others=others)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(
                 f'{path}, line {number}: not {{"clip": ...}} as JSON; mend the line or remove it'
@@ -66,7 +69,10 @@ def read_manifest(path: Path) -> dict[str, Entry]:
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     """Replace the manifest, whole or not at all; what is not known is left out. Raises UserError."""
     empty = asdict(_EMPTY)
-    rows = ({k: v for k, v in asdict(entry).items() if v != empty[k]} for entry in entries)
+    rows = (
+        {k: v for k, v in asdict(entry).items() if k != "others" and v != empty[k]} | entry.others
+        for entry in entries
+    )
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with replacing(path, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")

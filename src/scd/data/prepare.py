@@ -52,10 +52,17 @@ def find_all_poses(
 ) -> dict[str, Entry]:
     """The entries with the poses found of all clips that lack them; `advance` is called a frame.
 
-    A clip without a person gets an entry that says so. Raises UserError when the detector is not installed,
-    or when poses or manifest cannot be written.
+    A clip without a person gets an entry that says so. Raises UserError when a pose file is gone that was not
+    made here, when the detector is not installed, or when poses or manifest cannot be written.
     """
     missing = [entry for entry in entries.values() if lacks_poses(layout, entry)]
+    for entry in missing:
+        file = layout.manifest.parent / entry.poses
+        if entry.poses and not file.resolve().is_relative_to(layout.kept.resolve()):
+            raise UserError(
+                f"{file}: is named as the poses of {entry.clip} and does not exist; bring it back, or remove "
+                f"its name from {layout.manifest} to look for poses anew"
+            )
     if missing:
         get_detector(detector)  # what stands against it is no fault of a clip
     entries = dict(entries)
