@@ -1,6 +1,7 @@
 """Training on real clips: kept latents change nothing, resuming is exact, and no detector runs."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest
 from scd.data.real import open_real
 from scd.data.shots import Shot
+from scd.data.world import WorldClips, WorldPictures
+from scd.data.world_tryon import WorldTryOn
 from scd.types import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_detector")
@@ -159,6 +162,23 @@ def test_damaged_latents_and_the_world_are_named(pipe, root, tmp_path):
         kept[0]
     with pytest.raises(UserError, match=r"--data\.latents: the world's people are drawn anew"):
         latents.with_latents(pipe, train._dataset(PRESETS["world-tiny"], 4), tmp_path)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("kind", ["world", "world-tryon", "folder"])
+def test_spawned_workers_get_the_same_dataset(pipe, root, tmp_path, kind, frames):
+    """A dataset travels to them as a pickle, in use or not."""
+    if kind == "folder":
+        data = open_real(config_of(root, frames=frames, strides=(2,)).data, 8)
+        data = latents.with_latents(pipe, data, tmp_path)
+    elif kind == "world":
+        data = WorldClips(8, 32, 4, group=2) if frames > 1 else WorldPictures(8, 32, 2, group=2)
+    else:
+        data = WorldTryOn(8, 32, 2, group=2)
+    before = data[3]
+    after = pickle.loads(pickle.dumps(data))[3]
+    for one, same in zip(before.__dict__.values(), after.__dict__.values(), strict=True):
+        assert np.array_equal(one, same)
 
 
 # ---- runs ----

@@ -14,7 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from scd.data.latents import latents_path, latents_reader
+from scd.data.latents import LatentsReader, latents_path
 from scd.data.real import RealPictures
 from scd.data.shots import Shot
 from scd.media.files import replacing
@@ -54,7 +54,7 @@ def with_latents(pipe: Any, dataset: Any, folder: Path) -> RealPictures:
         with replacing(latents_path(folder, shot, stamp), force=True) as temporary:
             save_file(arrays, temporary)
     dataset = copy.copy(dataset)
-    dataset.read = latents_reader(folder, stamp)
+    dataset.read = LatentsReader(folder, stamp)
     return dataset
 
 

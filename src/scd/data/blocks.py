@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
+
+from scd.data.memory import Memory
 
 
 class Blocks:
@@ -17,7 +18,7 @@ class Blocks:
     def __init__(self, sizes: Sequence[tuple[int, int]], group: int, seed: int):
         self.group, self.seed = group, seed
         self.buckets = [[i for i, size in enumerate(sizes) if size == one] for one in sorted(set(sizes))]
-        self.of_epoch = lru_cache(maxsize=2)(self._of_epoch)
+        self.of_epoch = Memory(self._of_epoch, 2)
 
     def __call__(self, epoch: int) -> list[list[int]]:
         """The items of each block of an epoch: those of a size shuffled, then the blocks."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from scd.data.real import Reader
 from scd.data.shots import Shot
 from scd.types import UserError
 
@@ -36,11 +36,16 @@ def latents_path(folder: Path, shot: Shot, stamp: str) -> Path:
     return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:40]}.safetensors"
 
 
-def latents_reader(folder: Path, stamp: str) -> Reader:
+@dataclass(frozen=True)
+class LatentsReader:
     """What a dataset reads in place of pictures: (n, h, w, 2 C) float16, and tokens (n, 1, D) or None."""
 
-    def read(shot: Shot, frames: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        path, rows = latents_path(folder, shot, stamp), np.searchsorted(shot.usable, frames).tolist()
+    folder: Path
+    stamp: str
+
+    def __call__(self, shot: Shot, frames: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        path = latents_path(self.folder, shot, self.stamp)
+        rows = np.searchsorted(shot.usable, frames).tolist()
         try:
             with safe_open(path, "np") as file:
                 found = {
@@ -50,5 +55,3 @@ def latents_reader(folder: Path, stamp: str) -> Reader:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: kept latents cannot be read ({error}); remove the file") from error
         return found["latents"], found.get("tokens")
-
-    return read

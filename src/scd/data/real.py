@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from scd.data.blocks import Blocks
 from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest
+from scd.data.memory import Memory
 from scd.data.shots import Shot, all_shots
 from scd.data.world import draw_num_references
 from scd.pose.draw import draw_pose
@@ -108,7 +108,7 @@ class RealClips(RealPictures):
     def __init__(self, *args: Any, strides: tuple[int, ...] = (4,), **options: Any):
         """strides: in frames of 30 a second; one that fits is drawn a sample. The rest as RealPictures."""
         self.strides = strides
-        self.windows = lru_cache(maxsize=256)(self._windows)
+        self.windows = Memory(self._windows, 256)
         super().__init__(*args, **options)
 
     @property

@@ -3,13 +3,12 @@ resuming is exact."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from scd import world
 from scd.data.augment import as_detected, perturb
 from scd.data.heads import head_mask
+from scd.data.memory import Memory
 from scd.pose.draw import draw_pose
 from scd.types import Pose, Sample
 from scd.world.motion import CLIPS
@@ -38,8 +37,8 @@ class WorldPictures:
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
         self.reuse = reuse
         # Memory of the block before, for the block that uses its scenes again
-        self.scene = lru_cache(maxsize=2 * group)(world.Scene.from_seed)
-        self.view = lru_cache(maxsize=2 * group * (num_targets + len(references)))(self._view)
+        self.scene = Memory(world.Scene.from_seed, 2 * group)
+        self.view = Memory(self._view, 2 * group * (num_targets + len(references)))
 
     def __len__(self) -> int:
         return self.length
@@ -79,7 +78,7 @@ class WorldClips(WorldPictures):
         """strides: between frames, at 30 a second; one is drawn a sample. options: as WorldPictures."""
         super().__init__(length, size, num_frames, **options)
         self.strides = strides
-        self.clip = lru_cache(maxsize=2 * self.group)(self._clip)
+        self.clip = Memory(self._clip, 2 * self.group)
 
     def _clip(self, seed: int, kind: str, stride: int) -> list[world.View]:
         views = self.scene(seed).clip(kind, self.num_targets * stride, size=self.size)

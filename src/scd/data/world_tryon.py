@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scd import world
 from scd.data.augment import as_detected, perturb
 from scd.data.heads import head_mask
+from scd.data.memory import Memory
 from scd.data.world import WorldPictures
 from scd.pose.draw import draw_pose
 from scd.pose.region import garment_region
@@ -49,8 +49,8 @@ class WorldTryOn(WorldPictures):
             raise ValueError("a person of the world wears two garments at most")
         super().__init__(length, size, num_targets, references, **options)
         self.dressed, self.largest_yaw = dressed, largest_yaw
-        self.flat = lru_cache(maxsize=4 * self.group)(flat_garment)
-        self.facing = lru_cache(maxsize=2 * self.group)(self._facing)
+        self.flat = Memory(flat_garment, 4 * self.group)
+        self.facing = Memory(self._facing, 2 * self.group)
 
     def _facing(self, seed: int) -> list[int]:
         """The first views of a scene that are turned no further than `largest_yaw`, one more than targets."""
