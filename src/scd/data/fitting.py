@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scd.data.tryon import TryOnPair
-from scd.media import Placement, place, read_image
+from scd.media import Placement, fit, place, read_image
 from scd.media.files import reading
 from scd.media.picture import DAMAGED, quiet_pillow, reduced
 from scd.media.placement import border_colour
@@ -41,13 +41,14 @@ class Fitting:
 def read_fitting(pair: TryOnPair, size: tuple[int, int]) -> Fitting:
     """The pair in a frame of `size` (height, width). Raises UserError naming the file that cannot be used."""
     person, garment = read_image(pair.person), read_image(pair.garment)
-    placement = place(person.shape[:2], size)
-    pose = read_pose(pair, person.shape[:2])
-    region = read_region(pair, pose, person.shape[:2])
+    shape = (person.shape[0], person.shape[1])
+    placement = place(shape, size)
+    pose = read_pose(pair, shape)
+    region = np.where(read_region(pair, pose, shape), np.uint8(255), np.uint8(0))
     return Fitting(
         placement.apply(person, border_colour(person)),
-        place(garment.shape[:2], size).apply(garment, border_colour(garment)),
-        placement.apply(region.astype(np.uint8) * 255, 0) > 0,  # a pixel that holds some of it is in it
+        fit(garment, size, fill=border_colour(garment))[0],
+        placement.apply(region, 0) > 0,  # a pixel that holds some of it is in it
         placement.apply_to_pose(pose),
         placement,
     )

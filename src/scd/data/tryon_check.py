@@ -30,7 +30,8 @@ def check_pairs(layout: TryOnLayout, size: int, advance: Callable[[], None] | No
     """What the dataset holds, and how much of it trains at buckets of `size`; `advance` is called a person.
     Every picture's head and every pose is read; of the masks the heads, and a few whole."""
     people = {pair.person: pair for pair in reversed(layout.pairs)}  # one pair each, of training if it can be
-    problems, sizes, broken = list(layout.problems), {}, set()
+    problems, broken = list(layout.problems), set()
+    sizes: dict[Path, tuple[int, int]] = {}
     for path, pair in sorted(people.items()):
         try:
             sizes[path] = _look_into(pair)

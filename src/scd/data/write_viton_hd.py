@@ -95,7 +95,7 @@ def _write_person(part: Path, name: str, view: View, other: Garment) -> None:
 
 
 def _white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return mask.astype(np.uint8) * 255
+    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def openpose(pose: Pose) -> dict[str, Any]:
