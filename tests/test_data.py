@@ -513,6 +513,11 @@ def test_open_real_says_what_is_missing(tmp_path, no_detector, caplog):
     assert data[3].targets.shape == (5, *data.shots[0].bucket, 3)
     with pytest.raises(UserError, match=r"no clip can train: .* 100 frames apart in one shot; 2 are shorter"):
         open_real(replace(config, gap=100), 4)
+    lay(tmp_path, "a-short-one", 2, num=8)
+    lay(tmp_path, "other", 1)
+    prepared(tmp_path, {"long": poses, "other": poses, "short": clip(2, 8)[1], "a-short-one": clip(2, 8)[1]})
+    assert [shot.name for shot in open_real(config, 4, overfit=1).shots] == ["long"], "of what is long enough"
+    assert len(open_real(config, 4, overfit=9).shots) == 2
     moving = open_real(replace(config, frames=6, strides=(2,)), 4)
     assert moving[0].targets.shape == (6, *data.shots[0].bucket, 3)
 

@@ -42,12 +42,13 @@ class RealPictures:
     def __init__(
         self, shots: Sequence[Shot], length: int, num_targets: int = 4,
         references: tuple[float, ...] = (1.0,), group: int = 1, seed: int = 0, gap: int = 30,
-        augment: bool = False, read: Reader = read_pictures,
+        augment: bool = False, read: Reader = read_pictures, most: int | None = None,
     ):  # fmt: skip
-        """references: the chances of 1, 2, 3 ... references. Raises UserError when no shot is long enough."""
+        """references: the chances of 1, 2, 3 ... references. most: shots that are used of those that are long
+        enough. Raises UserError when none is."""
         self.length, self.num_targets, self.references = length, num_targets, references
         self.group, self.seed, self.gap, self.augment, self.read = group, seed, gap, augment, read
-        self.shots = [shot for shot in shots if self.suits(shot)]
+        self.shots = [shot for shot in shots if self.suits(shot)][:most]
         self.left_out = [shot.name for shot in shots if not self.suits(shot)]
         if not self.shots:
             raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
@@ -151,10 +152,10 @@ def open_real(
     entries = read_manifest(layout.manifest)
     if any(clip not in entries for clip in clips):
         raise UserError(f"{data.root}: was not prepared yet; run scd data prepare {data.root}")
-    shots = all_shots(layout, entries, clips, data.size)[: overfit or None]
+    shots = all_shots(layout, entries, clips, data.size)
     options: dict[str, Any] = {
         "references": data.references, "group": data.groups, "seed": seed, "gap": data.gap,
-        "augment": data.augment,
+        "augment": data.augment, "most": overfit or None,
     }  # fmt: skip
     try:
         if data.frames > 1:
