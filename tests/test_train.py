@@ -73,8 +73,8 @@ def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
         train.train(TINY, run, model.build(TINY))
 
 
-def batch_of(config, num):
-    data = WorldPictures(num, config.data.size, config.data.targets, (1.0,), group=num)
+def batch_of(config, num, **options):
+    data = WorldPictures(num, config.data.size, config.data.targets, (1.0,), group=num, **options)
     return [data[i] for i in range(num)]
 
 
@@ -150,7 +150,9 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
 def test_heads_count_as_often_as_asked_for():
     """The loss is a weighted mean over places: what an error at a head costs rises as `head_weight` says."""
     pipe = model.build(TINY)
-    batch = collate(batch_of(TINY, 2))
+    assert train._dataset(TINY, 2)[0].heads is None, "nobody asks for them"
+    assert train._dataset(replace(TINY, head_weight=2.0), 2)[0].heads is not None
+    batch = collate(batch_of(TINY, 2, heads=True))
     trainee = train.Trainee(pipe)
 
     def loss(weight, b=batch):

@@ -263,10 +263,11 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
 def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures:
     data = config.data
     if data.kind != "world":
-        return open_real(data, length, config.seed, config.overfit)
+        return open_real(data, length, config.seed, config.overfit, heads=config.head_weight != 1)
     options = {
         "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
         "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,
+        "heads": config.head_weight != 1,
     }  # fmt: skip
     if data.frames > 1:
         return WorldClips(length, data.size, data.frames, data.strides, **options)

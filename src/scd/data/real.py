@@ -43,11 +43,14 @@ class RealPictures:
         self, shots: Sequence[Shot], length: int, num_targets: int = 4,
         references: tuple[float, ...] = (1.0,), group: int = 1, seed: int = 0, gap: int = 30,
         augment: bool = False, read: Reader = read_pictures, most: int | None = None,
+        heads: bool = False,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. most: shots that are used of those that are long
-        enough. Raises UserError when none is."""
+        enough. heads: whether samples say where the targets' heads are. Raises UserError when no shot is
+        long enough."""
         self.length, self.num_targets, self.references = length, num_targets, references
         self.group, self.seed, self.gap, self.augment, self.read = group, seed, gap, augment, read
+        self.heads = heads
         self.shots = [shot for shot in shots if self.suits(shot)][:most]
         self.left_out = [shot.name for shot in shots if not self.suits(shot)]
         if not self.shots:
@@ -80,7 +83,7 @@ class RealPictures:
         references, targets = self.choose(shot, num, rng)
         pictures, tokens = self.read(shot, [*references, *targets])
         poses = [shot.pose(t) for t in (*references, *targets)]
-        heads = np.stack([head_mask(pose, shot.bucket) for pose in poses[num:]])
+        heads = np.stack([head_mask(pose, shot.bucket) for pose in poses[num:]]) if self.heads else None
         if self.augment:
             poses = [perturb(pose, rng) for pose in poses]
         drawings = np.stack([draw_pose(pose, shot.bucket) for pose in poses])
@@ -140,7 +143,8 @@ class RealClips(RealPictures):
 
 
 def open_real(
-    data: DataConfig, length: int, seed: int = 0, overfit: int = 0, held_out: bool = False
+    data: DataConfig, length: int, seed: int = 0, overfit: int = 0, held_out: bool = False,
+    heads: bool = False,
 ) -> RealPictures:
     """The training set that a config names; `held_out`: the clips that it leaves out, or all of a dataset
     that is too small for that. Logs what is too short. Raises UserError when nothing was prepared, or
@@ -155,7 +159,7 @@ def open_real(
     shots = all_shots(layout, entries, clips, data.size)
     options: dict[str, Any] = {
         "references": data.references, "group": data.groups, "seed": seed, "gap": data.gap,
-        "augment": data.augment, "most": overfit or None,
+        "augment": data.augment, "most": overfit or None, "heads": heads,
     }  # fmt: skip
     try:
         if data.frames > 1:

@@ -29,13 +29,13 @@ class WorldPictures:
     def __init__(
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
         group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
-        augment: bool = True, reuse: int = 1,
+        augment: bool = True, reuse: int = 1, heads: bool = False,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
-        N`)."""
+        N`). heads: whether samples say where the targets' heads are."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
-        self.reuse = reuse
+        self.reuse, self.heads = reuse, heads
         # Memory of the block before, for the block that uses its scenes again
         self.scene = Memory(world.Scene.from_seed, 2 * group)
         self.view = Memory(self._view, 2 * group * (num_targets + len(references)))
@@ -65,7 +65,7 @@ class WorldPictures:
             order = rng.permutation(len(order))
         views = [self.view(seed, int(i)) for i in order]
         poses = [view.pose for view in views]
-        return _sample(views, poses, num_references, self.size, rng if self.augment else None)
+        return _sample(views, poses, num_references, self.size, rng if self.augment else None, self.heads)
 
 
 class WorldClips(WorldPictures):
@@ -95,7 +95,8 @@ class WorldClips(WorldPictures):
         shown = [self.view(seed, int(i)) for i in rng.permutation(len(self.references))[:num_references]]
         everything = [*shown, *views]
         poses = [view.pose for view in everything]
-        return _sample(everything, poses, num_references, self.size, rng if self.augment else None)
+        errors = rng if self.augment else None
+        return _sample(everything, poses, num_references, self.size, errors, self.heads)
 
 
 def draw_num_references(seed: int, block: int, chances: tuple[float, ...]) -> int:
@@ -105,11 +106,11 @@ def draw_num_references(seed: int, block: int, chances: tuple[float, ...]) -> in
 
 def _sample(
     views: list[world.View], poses: list[Pose], num_references: int, size: int,
-    errors: np.random.Generator | None,
+    errors: np.random.Generator | None, with_heads: bool,
 ) -> Sample:  # fmt: skip
     """References first, then targets; with detector-like errors in the poses."""
     r = num_references
-    heads = np.stack([head_mask(pose, (size, size)) for pose in poses[r:]])
+    heads = np.stack([head_mask(pose, (size, size)) for pose in poses[r:]]) if with_heads else None
     if errors is None:
         poses = [as_detected(pose) for pose in poses]
     else:
