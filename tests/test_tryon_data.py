@@ -211,6 +211,14 @@ def test_without_lists_everybody_wears_the_own_garment(viton):
     assert layout.unpaired == ()
 
 
+def test_a_paired_list_alone_makes_no_unpaired_pairs(viton):
+    people = [pair.person.name for pair in find_pairs(viton).paired]
+    (viton / "test_pairs.txt").write_text(f"{people[0]} {people[0]}\n{people[1]} {people[2]}\n")
+    layout = find_pairs(viton)
+    assert [pair.person.name for pair in layout.paired] == people[:2]
+    assert [(pair.person.name, pair.garment.name) for pair in layout.unpaired] == [(people[1], people[2])]
+
+
 def test_a_training_list_of_other_garments_still_trains_on_the_own(viton):
     people = [pair.person.name for pair in find_pairs(viton).training]
     (viton / "train_pairs.txt").write_text(f"{people[0]} {people[1]}\n{people[2]}\t{people[0]}\n\n")
