@@ -247,6 +247,31 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch, no_detector):
     assert len(all_shots(layout, entries, ["a"], 32)) == 1
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["checked", "prepared"])
+def test_a_folder_that_can_be_written_to_no_more(tmp_path, monkeypatch, no_detector, done):
+    """What was found out while it could be still counts; what is new goes to the cache folder."""
+    data = tmp_path / "data"
+    _, poses = lay(data, "a", 1, num=6)
+    lay(data, "b", 2, num=6)
+    monkeypatch.setenv("SCD_CACHE", str(tmp_path / "cache"))
+    survey(find_clips(data))
+    if done:
+        prepared(data, {"a": poses, "b": clip(2, 6)[1]})
+    before = {file: file.read_bytes() for file in data.rglob("*") if file.is_file()}
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr(prepare, "open_clip", None if done else prepare.open_clip)
+    layout = find_clips(data)
+    if not done:
+        for name, found in (("a", poses), ("b", clip(2, 6)[1])):
+            know_poses(layout, name, found)
+    entries = find_all_poses(layout, survey(layout))
+    assert len(all_shots(layout, entries, ["a", "b"], 32)) == 2
+    assert {file: file.read_bytes() for file in data.rglob("*") if file.is_file()} == before
+    assert (tmp_path / "cache").exists() is not done
+    config = DataConfig(kind="folder", root=str(data), size=32, gap=3, augment=False)
+    assert len(open_real(config, 4).shots) == 2
+
+
 def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
     """A line with a clip and an OpenPose file is enough; poses of another length are named."""
     lay(tmp_path, "media/a", 1, num=2)

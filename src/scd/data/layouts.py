@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scd.data.manifest import read_manifest
+from scd.data.manifest import Entry, read_manifest
 from scd.media.files import PICTURES, VIDEOS
 from scd.pose.cache import cache_folder
 from scd.types import UserError
@@ -42,11 +42,22 @@ class Layout:
         """Beside the media; in the user's cache folder where that cannot be written to."""
         if self.listed_in is not None:
             return self.listed_in
-        beside = self.root / MANIFEST
-        if beside.exists() or os.access(self.root, os.W_OK):
-            return beside
+        if os.access(self.root, os.W_OK):
+            return self.root / MANIFEST
         name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
         return cache_folder() / "data" / name / MANIFEST
+
+    def entries(self) -> dict[str, Entry]:
+        """What the manifest says, by clip. A manifest in the cache folder starts as a copy of the one beside
+        the media, should that have been written when it still could be. Raises UserError."""
+        beside = self.root / MANIFEST
+        if self.manifest.exists() or self.listed_in is not None or not beside.exists():
+            return read_manifest(self.manifest)
+        home = self.root.resolve()  # poses are named from the folder of their manifest
+        return {
+            clip: replace(entry, poses=str(home / entry.poses) if entry.poses else "")
+            for clip, entry in read_manifest(beside).items()
+        }
 
     @property
     def kept(self) -> Path:

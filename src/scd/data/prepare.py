@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from scd.data.layouts import Layout
-from scd.data.manifest import Entry, read_manifest, write_manifest
+from scd.data.layouts import KEPT, Layout
+from scd.data.manifest import Entry, write_manifest
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files
 from scd.media.placement import border_colour
@@ -27,7 +27,7 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None) -> dict[st
     A clip that cannot be read gets an entry that says why. Raises UserError when the manifest is damaged or
     cannot be written.
     """
-    known = read_manifest(layout.manifest)
+    known = layout.entries()
     entries = {clip: known.get(clip, Entry(clip)) for clip in layout.clips}
     for clip, before in entries.items():
         now = _look_into(layout, before)
@@ -58,7 +58,8 @@ def find_all_poses(
     missing = [entry for entry in entries.values() if lacks_poses(layout, entry)]
     for entry in missing:
         file = layout.manifest.parent / entry.poses
-        if entry.poses and not file.resolve().is_relative_to(layout.kept.resolve()):
+        own = any(file.resolve().is_relative_to(p.resolve()) for p in (layout.kept, layout.root / KEPT))
+        if entry.poses and not own:
             raise UserError(
                 f"{file}: is named as the poses of {entry.clip} and does not exist; bring it back, or remove "
                 f"its name from {layout.manifest} to look for poses anew"

@@ -14,7 +14,6 @@ from scd.data.augment import perturb
 from scd.data.blocks import Blocks
 from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
-from scd.data.manifest import read_manifest
 from scd.data.memory import Memory
 from scd.data.shots import Shot, all_shots
 from scd.data.world import draw_num_references
@@ -153,7 +152,7 @@ def open_real(
     clips = layout.training
     if held_out and layout.held_out:
         clips = sorted(layout.held_out)
-    entries = read_manifest(layout.manifest)
+    entries = layout.entries()
     if any(clip not in entries for clip in clips):
         raise UserError(f"{data.root}: was not prepared yet; run scd data prepare {data.root}")
     shots = all_shots(layout, entries, clips, data.size)
