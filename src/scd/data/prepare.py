@@ -72,7 +72,7 @@ def find_all_poses(
         path = pose_path(clip, detector, cache=layout.kept, content=entry.content)
         try:
             find_poses(clip, detector, "largest", advance, layout.kept, entry.content)
-            found = replace(entry, poses=os.path.relpath(path, layout.manifest.parent))
+            found = replace(entry, poses=path.relative_to(layout.manifest.parent).as_posix())
         except UserError as error:
             found = replace(entry, error=_in_the_dataset(error, layout))
         if not found.error and not path.exists():
