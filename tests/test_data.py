@@ -283,7 +283,8 @@ def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
     layout = find_clips(path)
     (tmp_path / "a.json").write_text(json.dumps([frame]))
     entries = find_all_poses(layout, survey(layout))
-    with pytest.raises(UserError, match=r"a\.json: has poses of 1 frames, media/a has 2 frames"):
+    text = rf"a\.json: has poses of 1 frames, media/a has 2; mend the file, or remove its name from {path} to"
+    with pytest.raises(UserError, match=text):
         all_shots(layout, entries, layout.clips, 32)
     (tmp_path / "b.json").write_text(json.dumps([frame, frame]))
     path.write_text(path.read_text().replace("a.json", "b.json"))

@@ -68,7 +68,10 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
     file = layout.manifest.parent / entry.poses
     poses = _poses(file, entry.size)
     if len(poses) != entry.frames:
-        raise UserError(f"{file}: has poses of {len(poses)} frames, {entry.clip} has {entry.frames} frames")
+        raise UserError(
+            f"{file}: has poses of {len(poses)} frames, {entry.clip} has {entry.frames}; mend the file, or "
+            f"remove its name from {layout.manifest} to look for poses anew"
+        )
     edges = [0, *([] if layout.one_shot else entry.cuts), entry.frames]
     shots = []
     for start, stop in pairwise(edges):
