@@ -404,6 +404,18 @@ def test_a_person_in_a_wide_frame_fills_the_bucket():
     assert far.source[3] - far.source[1] >= far.size[0] // 2, "a distant person is not blown up"
 
 
+def test_a_person_outside_the_frame_is_no_crash():
+    """Guessed joints beyond the edge: the frame itself is what can be shown."""
+    for x, y in ((1.5, 0.5), (-0.5, -2.0), (0.5, 3.0)):
+        joints = np.full((128, 2), (x, y), np.float32) + np.linspace(0, 0.3, 128, dtype=np.float32)[:, None]
+        person = person_box([Pose(joints, np.ones(128, np.float32), PORTRAIT)])
+        assert 0 <= min(person) <= max(person) <= 1
+        place = place_person(person, PORTRAIT, 64)
+        left, top, right, bottom = place.source
+        assert 0 <= left < right <= PORTRAIT[1]
+        assert 0 <= top < bottom <= PORTRAIT[0]
+
+
 def test_padding_has_the_edge_s_colour(tiktok):
     layout, entries, truth = tiktok
     shot = all_shots(layout, entries, layout.clips, 64)[0]

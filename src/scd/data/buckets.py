@@ -48,11 +48,13 @@ def nearest_bucket(height: float, width: float, size: int) -> tuple[int, int]:
 
 
 def person_box(poses: Iterable[Pose]) -> Box | None:
-    """The box around all joints of all poses, in fractions of the frame; None when there is none."""
+    """The box around all joints of all poses, in fractions of the frame and within it: detectors also guess
+    what lies outside. None when there is none."""
     boxes = np.array([box for pose in poses if (box := bounding_box(pose)) is not None])
     if not len(boxes):
         return None
     left, top, right, bottom = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())
+    left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
     return left, top, right, bottom
 
 
