@@ -83,6 +83,7 @@ def test_a_written_folder_reads_back_as_what_was_drawn(written):
 def test_the_truth_of_an_unpaired_pair_is_the_person_in_the_other_garment(written):
     layout = find_pairs(written)
     views = {pair.person.stem: view_of(pair) for pair in layout.paired}
+    assert len(layout.unpaired) == 3
     for pair in layout.unpaired:
         assert pair.garment.stem != pair.person.stem
         assert not pair.paired
@@ -376,6 +377,9 @@ def test_lists_and_folders_that_are_none(viton, tmp_path):
         find_pairs(viton)
     (tmp_path / "empty").mkdir()
     assert guess_tryon(tmp_path / "empty") is None
+    (tmp_path / "clips" / "dresses").mkdir(parents=True)  # somebody's videos of dresses
+    (tmp_path / "clips" / "train").mkdir()
+    assert guess_tryon(tmp_path / "clips") is None
     with pytest.raises(UserError, match="neither VITON-HD's layout"):
         find_pairs(tmp_path / "empty")
     for kind, text in (("vitonhd", "not VITON-HD's layout"), ("dresscode", "not DressCode's layout")):

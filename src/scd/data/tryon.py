@@ -125,7 +125,7 @@ TRYON_LAYOUTS = {"vitonhd": viton_hd, "dresscode": dress_code}
 def guess_tryon(root: Path) -> str | None:
     """The kind of try-on dataset that seems to lie at `root`, however incomplete; None = none."""
     for place in (root, root / "VITON-HD", root / "zalando-hd-resized", root / "DressCode"):
-        if any((place / name).is_dir() for name in CATEGORIES):
+        if any((place / name).is_dir() and _Folders(place / name).named("image") for name in CATEGORIES):
             return "dresscode"
         parts = [place / name for name in ("train", "test")]
         if any(part.is_dir() and _Folders(part).named("cloth") for part in parts):
