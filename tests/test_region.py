@@ -188,6 +188,8 @@ def test_missing_joints_are_supplied():
     for absent in (("right_knee",), ("right_ankle",), ("right_knee", "right_ankle"), ("right_hip",)):
         less = garment_region(standing(**dict.fromkeys(absent, True)), (200, 100), "lower")
         assert (less != legs).sum() < 0.15 * legs.sum(), absent
+    no_hips = garment_region(standing(right_hip=True, left_hip=True), (200, 100), "lower")
+    assert share_inside(no_hips, legs) > 0.85  # hang from the shoulders
     below = [name for name in BODY_NAMES if not name.endswith(("hip", "knee", "ankle"))]
     waist_down = garment_region(standing(**dict.fromkeys(below, True)), (200, 100), "lower")
     assert share_inside(waist_down, legs) > 0.9
@@ -210,7 +212,7 @@ def test_a_hand_behind_the_back_cuts_no_hole():
     [
         ("upper", ("right_shoulder", "left_shoulder"), "shows no shoulders"),
         ("dress", ("right_shoulder", "left_shoulder"), "shows no shoulders"),
-        ("lower", ("right_hip", "left_hip"), "shows no hips"),
+        ("lower", BODY_NAMES, "shows no hips"),
         ("upper", BODY_NAMES, "shows no shoulders"),
         ("trousers", (), "no category 'trousers': use upper, lower, dress"),
     ],
@@ -220,6 +222,16 @@ def test_what_is_essential(category, absent, text):
         garment_region(standing(**dict.fromkeys(absent, True)), (200, 100), category)
     assert "--region mask.png" in str(caught.value) or "trousers" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_ends_above_the_hips():
+    """Their place can be told from the shoulders, and lies outside."""
+    bust = to_crop(standing(), (0, 0, 1, 0.4), (80, 100))
+    seen = (bust.joints[:, 1] < 1) & (bust.scores > 0)
+    bust = Pose(np.where(seen[:, None], bust.joints, 0), np.where(seen, bust.scores, 0), (80, 100))
+    assert garment_region(bust, (80, 100), "upper")[79, 50]
+    with pytest.raises(UserError, match="shows no hips"):
+        garment_region(bust, (80, 100), "lower")
 
 
 # ---- the silhouette ----

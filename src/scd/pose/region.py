@@ -51,8 +51,8 @@ def garment_region(pose: Pose, size: tuple[int, int], category: Category) -> Reg
     """Where a garment of the category goes on the person of `pose`, in a picture of `size` (height, width).
 
     Joints that the pose lacks are taken from their neighbours; what lies outside the picture does not count.
-    UserError when the category is unknown, or when the pose lacks the shoulders (upper, dress) or the hips
-    (lower) altogether.
+    UserError when the category is unknown, or when the pose lacks the shoulders (upper, dress), or the hips
+    (lower) and they cannot lie in the picture either.
     """
     if category not in CATEGORIES:
         raise UserError(f"there is no category {category!r}: use {', '.join(CATEGORIES)}")
@@ -80,11 +80,9 @@ def body_of(pose: Pose, size: tuple[int, int], category: Category) -> BodyPoints
     known = _known(pose, size)
     anchor = "hip" if category == "lower" else "shoulder"
     unit = _unit(known)
-    if not ({f"right_{anchor}", f"left_{anchor}"} & set(known)) or unit < 1:
-        raise UserError(
-            f"the pose shows no {anchor}s, so there is no region for {category} clothes: "
-            "use a picture that shows them, or give one with --region mask.png (white = generate)"
-        )
+    shows = {name.split("_")[-1] for name in known}
+    if unit < 1 or not (anchor in shows or (anchor == "hip" and "shoulder" in shows)):
+        raise _lacks(anchor, category)
     points = dict(known)
     for name in ("shoulder", "hip"):
         _supply_other_side(points, name, unit, size)
@@ -97,7 +95,16 @@ def body_of(pose: Pose, size: tuple[int, int], category: Category) -> BodyPoints
         points.setdefault(f"{side}_hip", points[f"{side}_shoulder"] + unit * down)
         _supply_limb(points, [f"{side}_shoulder", f"{side}_elbow", f"{side}_wrist"], 0.56 * unit, down)
         _supply_limb(points, [f"{side}_hip", f"{side}_knee", f"{side}_ankle"], 0.88 * unit, down)
+    if min(points["right_hip"][1], points["left_hip"][1]) > size[0] and category == "lower":
+        raise _lacks(anchor, category)  # supplied from the shoulders, and below the picture
     return BodyPoints(points, unit, down)
+
+
+def _lacks(anchor: str, category: Category) -> UserError:
+    return UserError(
+        f"the pose shows no {anchor}s, so there is no region for {category} clothes: "
+        "use a picture that shows them, or give one with --region mask.png (white = generate)"
+    )
 
 
 def kept_out(pose: Pose, size: tuple[int, int], category: Category) -> Region:
