@@ -691,9 +691,12 @@ def test_doctor_names_what_is_missing(scd, folder, model, monkeypatch):
     monkeypatch.setenv("SCD_CACHE", str(folder / "cache"))
     (folder / "cache" / "poses").mkdir(parents=True)
     (folder / "cache" / "poses" / "a.npz").write_bytes(bytes(2_500_000))
+    of_a_dataset = folder / "cache" / "data" / "0123" / "scd" / "poses"
+    of_a_dataset.mkdir(parents=True)
+    (of_a_dataset / "b.npz").write_bytes(bytes(1_000_000))
     code, out, _ = scd("doctor")
     assert code == 1
-    assert "poses of 1 clips are kept, 2.5 MB in " in out
+    assert "poses of 2 clips are kept, 3.5 MB in " in out
     assert "MISSING  the embedded model is missing\n         -> pip install" in out
 
     shutil.copytree(model, "weights/embedded")

@@ -147,11 +147,13 @@ def _detectors() -> Iterator[Finding]:
 
 
 def _kept_poses() -> Iterator[Finding]:
-    """Poses that were found once; nothing deletes them, because training sets read them too."""
+    """Poses that were found once, of clips that drove and of datasets in folders that cannot be written to.
+    Nothing deletes them."""
     from scd.pose.cache import cache_folder
 
-    folder = cache_folder() / "poses"
-    sizes = [file.stat().st_size for file in folder.glob("*.npz")]
+    folder = cache_folder()
+    places = ("poses/*.npz", "data/*/scd/poses/*.npz")
+    sizes = [file.stat().st_size for place in places for file in folder.glob(place)]
     if sizes:
         yield Finding(
             True,
