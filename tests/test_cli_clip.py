@@ -279,7 +279,11 @@ def test_what_a_user_gets_wrong(animate, folder):
     assert "-n: for pictures" in complaint(animate("dance.mp4", "-n", 2))
     same = complaint(animate("dance.mp4", "-o", "c.mp4", "--compare", "c.mp4", "--force"))
     assert "c.mp4: is the name of the clip itself" in same
+    same = complaint(animate("dance.mp4", "-o", "c.mp4", "--compare", folder / "c.mp4"))
+    assert "c.mp4: is the name of the clip itself" in same, "however it is written"
     assert "c.avi: a clip's name ends in" in complaint(animate("dance.mp4", "--compare", "c.avi"))
+    unpainted = complaint(animate("dance.mp4", "--preview-pose", "p.mp4", "--compare", "c.mp4", "--sheet"))
+    assert "--compare, --sheet: of a painted clip; --preview-pose paints nothing: leave one out" in unpainted
     (folder / "text.mp4").write_text("no video")
     assert "text.mp4" in complaint(animate("text.mp4", "-o", "b.mp4"))
     assert "nowhere.mp4" in complaint(animate("nowhere.mp4", "-o", "b.mp4"))
@@ -326,6 +330,9 @@ def test_the_chosen_person_of_a_clip(scd, folder, detector, views):
     here, aside = views[0].pose, replace(views[0].pose, joints=views[0].pose.joints * np.float32([0.4, 1]))
     found = iter([[aside, here]] + [[here]] * 3 + [[]] * 8 + [[here]] * 9)
     detector.detect = lambda image: [replace(pose, size=image.shape[:2]) for pose in next(found)]
+    for name in ("dance.mp4", "me.png"):
+        message = complaint(scd("pose", name, "--canvas", "96x96", "-o", "no.npz"))
+        assert f"--canvas: for pose files; {name} is a " in message
     code, out, _ = scd("pose", "dance.mp4", "--person", 1, "-o", "first.npz")
     assert code == 0
     first = read_poses("first.npz").frames

@@ -70,13 +70,16 @@ def animate_clip(
     if options.sheet:
         sheet = out.with_name(f"{out.stem}-sheet.png")
     preview, compare = options.preview_pose, options.compare
+    painted = {"--compare": compare, "--sheet": options.sheet}
+    if preview and (told := [name for name, value in painted.items() if value]):
+        raise UserError(f"{', '.join(told)}: of a painted clip; --preview-pose paints nothing: leave one out")
     for path in (out, preview, compare):
         if path is not None and path.suffix.lower() not in WRITTEN:
             raise UserError(f"{path}: a clip's name ends in {WRITTEN_IN_WORDS}")
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*names, *given, *options.poses])
-    if len(set(results)) < len(results):
+    if len({path.resolve() for path in results}) < len(results):
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)
 

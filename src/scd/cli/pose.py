@@ -39,6 +39,8 @@ def pose(options: Pose) -> None:
     if is_pose_file(options.input):
         _file(options, out, results)
         return
+    if options.canvas:
+        raise UserError(f"--canvas: for pose files; {options.input} is a picture, which says its own size")
     _require_ending(options.draw, ENDINGS, f"a picture's name ends in {', '.join(ENDINGS)}")
     require_free(results, options.force)
     image = media.read_image(options.input)
@@ -56,6 +58,8 @@ def pose(options: Pose) -> None:
 def _clip(options: Pose, out: Path, results: list[Path]) -> None:
     """One person through a video, an animation or a folder of frames."""
     _require_ending(options.draw, WRITTEN, f"the drawing of a clip ends in {WRITTEN_IN_WORDS}")
+    if options.canvas:
+        raise UserError(f"--canvas: for pose files; {options.input} is a clip, which says its own size")
     require_free(results, options.force)
     person = parse_person(options.person or "largest")
     clip = media.open_clip(options.input, options.start, options.end, options.fps, options.max_frames)
