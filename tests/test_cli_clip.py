@@ -12,7 +12,9 @@ from test_cli import complaint
 from scd import checkpoint, media, model, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.cli import main
+from scd.cli.clip_job import is_clip
 from scd.config import PRESETS, replace
+from scd.media.files import PICTURES
 from scd.pipeline import SCDPipeline
 from scd.pose import detect
 from scd.pose.alignment import alignment
@@ -289,6 +291,14 @@ def test_what_a_user_gets_wrong(animate, folder):
     assert "nowhere.mp4" in complaint(animate("nowhere.mp4", "-o", "b.mp4"))
     assert "is an input of this command" in complaint(animate("dance.mp4", "-o", "dance.mp4", "--force"))
     assert not (folder / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("ending", PICTURES)
+def test_a_folder_of_any_frames_is_a_clip(tmp_path, ending):
+    (tmp_path / f"0001{ending.upper()}").touch()
+    assert is_clip(tmp_path)
+    (tmp_path / "0001.json").touch()
+    assert not is_clip(tmp_path), "pose files"
 
 
 def test_nobody_for_a_while(animate, views):

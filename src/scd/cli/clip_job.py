@@ -26,7 +26,7 @@ from scd.cli.job import (
     unchanged,
 )
 from scd.cli.options import Animate
-from scd.media.files import VIDEOS
+from scd.media.files import PICTURES, VIDEOS
 from scd.pose import detect
 from scd.pose.files import read_poses
 from scd.pose.track import Seen
@@ -73,7 +73,7 @@ def is_frame_folder(path: Path) -> bool:
     """Pictures in a folder, and no pose files."""
     if not path.is_dir() or (path / "clip.json").is_file():
         return path.is_dir()
-    return not any(path.glob("*.json")) and any(p.suffix.lower() in ENDINGS for p in path.iterdir())
+    return not any(path.glob("*.json")) and any(p.suffix.lower() in PICTURES for p in path.iterdir())
 
 
 # ---- the record ----
