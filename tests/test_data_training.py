@@ -336,6 +336,12 @@ def test_scd_data(scd, root, tmp_path):
     assert read_manifest(root / "scd.jsonl") == before
 
 
+@pytest.mark.parametrize("num", [0, -1])
+def test_a_preview_of_nothing_is_one_line(scd, root, num):
+    code, _, err = scd("data", "preview", root, "-n", num)
+    assert (code, err) == (2, f"scd: -n {num}: show one at least\n")
+
+
 def test_scd_data_says_what_cannot_train(scd, tmp_path):
     lay(tmp_path / "a", "clip", 1, num=3)
     layout = find_clips(tmp_path / "a")

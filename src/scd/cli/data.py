@@ -30,6 +30,8 @@ def data(options: Data) -> None:
     """Run the verb. Raises UserError, also when the dataset cannot train."""
     if options.size < 32 or options.size % 16:
         raise UserError(f"--size {options.size}: a multiple of 16, 32 at least")
+    if options.num is not None and options.num < 1:
+        raise UserError(f"-n {options.num}: show one at least")
     tryon = options.kind in TRYON_LAYOUTS or (options.kind == "auto" and guess_tryon(options.root))
     if tryon:
         _pairs(options)
