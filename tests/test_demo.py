@@ -62,6 +62,16 @@ def gradio():
 no_matter = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
+def test_an_empty_field_is_the_model_s_own(studio, settings):
+    """Not what the button before was given."""
+    own = (studio.pipe.config.default_steps, studio.pipe.config.default_guidance)
+    for asked, used in (((2, 1.5), (2, 1.5)), ((None, None), own)):
+        fields = {"max_frames": 1, "steps": asked[0], "guidance": asked[1]}
+        clip, _, _ = studio.generate({**settings, **fields})
+        record = media.read_settings(clip)
+        assert (record["steps"], record["guidance"]) == used
+
+
 def test_the_buttons_run_what_the_command_line_runs(studio, settings, tmp_path):
     told = []
     preview, notes = studio.preview(settings, lambda share, label: told.append((label, share)))

@@ -36,6 +36,12 @@ class Studio:
     options: ModelOptions  # the model as the command line asked for it
     folder: Path
     made: int = field(default=0, init=False)  # results so far: each has a name of its own
+    # The model's own, for fields left empty: a button makes its numbers the pipeline's defaults
+    defaults: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.pipe.config
+        self.defaults = {"steps": config.default_steps, "guidance": config.default_guidance}
 
     def preview(self, settings: Mapping[str, Any], report: Report | None = None) -> tuple[Path, str]:
         """A clip of reference, driving skeleton and retargeted skeleton, and what there is to say."""
@@ -54,9 +60,9 @@ class Studio:
                 raise UserError(f"give {what} first")
         told = {name: settings[name] for name in ("person", "face")}
         numbers = {name: _whole(name, settings[name]) for name in ("max_frames", "steps", "seed")}
-        model = replace(
-            self.options, steps=numbers["steps"], seed=numbers["seed"], guidance=settings["guidance"]
-        )
+        asked = {"steps": numbers["steps"], "guidance": settings["guidance"]}
+        told_or_own = {name: self.defaults[name] if n is None else n for name, n in asked.items()}
+        model = replace(self.options, seed=numbers["seed"], **told_or_own)
         return Animate(
             Path(settings["photo"]), (Path(settings["driving"]),), max_frames=numbers["max_frames"],
             model=model, **told,
