@@ -1,5 +1,5 @@
 """A memory that pickles: where DataLoader's workers are no forks (macOS, Windows, Linux from Python 3.14 on)
-the dataset travels to them as a pickle, which `lru_cache` on a bound method refuses."""
+the dataset travels to them pickled, which `lru_cache` on a bound method refuses."""
 
 from __future__ import annotations
 
