@@ -392,7 +392,8 @@ def test_a_touch_outside_is_seen(pipe):
 
 
 def test_model_offload_sends_a_network_away_before_the_next_one_works():
-    """While the network reads or paints, nothing but the VAE stands beside it (it comes first and last)."""
+    """While the network reads or paints, at most the VAE (it comes first and last) and the pose encoder
+    stand beside it: the image encoder is away."""
     beside = []
     with second_device():
         pipe = make_pipeline(make_clip())
@@ -406,6 +407,7 @@ def test_model_offload_sends_a_network_away_before_the_next_one_works():
         reference = pipe.encode_reference(make_picture(0), make_pose(0))
         pipe(reference, make_pose(1), generator=seeded(), num_inference_steps=1)
         assert {m.device.type for m in (pipe.unet, pipe.vae, pipe.pose_encoder)} == {"cpu"}
+    assert pipe.image_encoder is not None
     assert [networks - {"pose_encoder"} for networks in beside] == 2 * [{"vae", "unet"}]
 
 
