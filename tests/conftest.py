@@ -130,3 +130,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def scd(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+    from scd.cli import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run

@@ -99,18 +99,6 @@ def folder(tmp_path, monkeypatch, files):
 
 
 @pytest.fixture
-def scd(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def animate(scd, model, folder, detector):
     """`scd animate` with the tiny model and two steps."""
     return lambda *arguments: scd("animate", *arguments, "--model", model, "--steps", 2, "--device", "cpu")

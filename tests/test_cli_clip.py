@@ -11,7 +11,6 @@ from test_cli import complaint
 
 from scd import checkpoint, media, model, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
-from scd.cli import main
 from scd.cli.clip_job import is_clip
 from scd.config import PRESETS, replace
 from scd.media.files import PICTURES
@@ -78,16 +77,6 @@ def folder(tmp_path, monkeypatch, views, person):
     media.write_clip("dance.mp4", (v.image for v in views), FPS)
     write_poses("poses.npz", [[v.pose] for v in views], FPS)
     return tmp_path
-
-
-@pytest.fixture
-def scd(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

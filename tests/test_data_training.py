@@ -294,16 +294,6 @@ def test_presets_of_real_clips_are_the_recipes():
     assert (PRESETS["ubc-stage2"].data.frames, PRESETS["ubc-stage2"].data.strides) == (24, (4,))
 
 
-@pytest.fixture
-def scd(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def test_a_dry_run_looks_whether_the_data_lies_there(scd, root):
     code, out, _ = scd("train", "folder-stage1", "--data.root", root, "--init", "embedded", "--dry-run")
     assert code == 0
