@@ -13,7 +13,6 @@ from scd.data.augment import perturb
 from scd.data.blocks import Blocks
 from scd.data.buckets import nearest_bucket
 from scd.data.fitting import picture_size, read_fitting
-from scd.data.heads import head_mask
 from scd.data.tryon import TryOnPair, find_pairs
 from scd.pose.draw import draw_pose
 from scd.types import Sample, UserError
@@ -57,7 +56,6 @@ class TryOnPictures:
         return Sample(
             fitting.garment[None], np.zeros((1, *size, 3), np.uint8),  # a garment has no pose
             fitting.person[None], draw_pose(pose, size)[None],
-            heads=head_mask(fitting.pose, size)[None],
             regions=fitting.region[None, ..., None].astype(np.uint8),
         )  # fmt: skip
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.data.augment import as_detected, perturb
-from scd.data.heads import head_mask
 from scd.data.memory import Memory
 from scd.data.world import WorldPictures
 from scd.pose.draw import draw_pose
@@ -82,7 +81,7 @@ class WorldTryOn(WorldPictures):
         return Sample(
             np.stack(references), np.stack(drawings), np.stack([view.image for view in views]),
             np.stack([self._draw(view, rng) for view in views]),
-            heads=np.stack([head_mask(view.pose, view.size) for view in views]), regions=regions,
+            regions=regions,
         )  # fmt: skip
 
     def outfit(self, seed: int, num: int) -> Outfit:
