@@ -22,6 +22,7 @@ METHOD = [
     "windows.py",
     "denoiser.py",
     "inputs.py",
+    "inpaint.py",
     "savepoint.py",
     "pipeline.py",
     "encoders.py",
@@ -36,11 +37,11 @@ LAYERS = [
     ("world", ["world", "pose", "data", "media", "region"]),
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
-        "savepoint", "inputs", "pipeline", "checkpoint", "body", "model",
+        "savepoint", "inputs", "inpaint", "pipeline", "checkpoint", "body", "model",
     ]),
     ("verbs", [
-        "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real", "metrics", "bench",
-        "doctor", "animate",
+        "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real",
+        "evaluate_tryon", "metrics", "bench", "doctor", "animate",
     ]),
     ("faces", ["cli", "demo"]),
 ]

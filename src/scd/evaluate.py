@@ -57,6 +57,27 @@ def held_out_pairs(num: int, size: int) -> list[Pair]:
     return pairs
 
 
+def in_batches(
+    num: int,
+    call: Callable[[slice, list[torch.Generator]], NDArray[np.floating]],
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """What `call` paints of cases 0 to `num`, a batch at a time: (n, H, W, 3) in [0, 1] from their slice and
+    their generators.
+
+    Picture i's noise depends on the seed and i only.
+    """
+    pictures: list[NDArray[np.uint8]] = []
+    for start in range(0, num, BATCH):
+        part = slice(start, min(start + BATCH, num))
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(part.start, part.stop)]
+        pictures += list(np.rint(call(part, generators) * 255).astype(np.uint8))
+        if progress is not None:
+            progress(len(generators))
+    return pictures
+
+
 def paint(
     pipe,
     pairs: Sequence[Pair],
@@ -65,30 +86,18 @@ def paint(
     progress: Callable[[int], None] | None = None,
 ) -> list[NDArray[np.uint8]]:
     """Each pair's target pose with the reference of `references` (None: without one), at the settings the
-    pipeline has by default.
+    pipeline has by default."""
 
-    Picture i's noise depends on the seed and i only.
-    """
-    pictures: list[NDArray[np.uint8]] = []
-    for start in range(0, len(pairs), BATCH):
-        chosen = (
-            None
-            if references is None
-            else [
-                pipe.encode_reference(p.reference, p.reference_pose)
-                for p in references[start : start + BATCH]
-            ]
-        )
-        batch = pairs[start : start + BATCH]
-        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
+    def call(part: slice, generators: list[torch.Generator]) -> NDArray[np.floating]:
+        chosen = None
+        if references is not None:
+            chosen = [pipe.encode_reference(p.reference, p.reference_pose) for p in references[part]]
+        batch = pairs[part]
         height, width = batch[0].target.shape[:2]
-        images = pipe(
-            chosen, [p.target_pose for p in batch], height, width, generator=generators, output_type="np"
-        ).images
-        pictures += list(np.rint(images * 255).astype(np.uint8))
-        if progress is not None:
-            progress(len(batch))
-    return pictures
+        poses = [p.target_pose for p in batch]
+        return pipe(chosen, poses, height, width, generator=generators, output_type="np").images
+
+    return in_batches(len(pairs), call, seed, progress)
 
 
 def mean_psnr(pictures: Iterable[NDArray[np.uint8]], pairs: Sequence[Pair]) -> float:
@@ -101,9 +110,9 @@ def mean_psnr(pictures: Iterable[NDArray[np.uint8]], pairs: Sequence[Pair]) -> f
 
 
 @torch.no_grad()
-def reconstruct(pipe, pairs: Sequence[Pair]) -> list[NDArray[np.uint8]]:
-    """The truth through the VAE and back: what no denoising network can beat."""
-    pixels = torch.from_numpy(np.stack([p.target for p in pairs])).permute(0, 3, 1, 2).float() / 127.5 - 1
+def reconstruct(pipe, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Pictures of one size through the VAE and back: of the truth, what no denoising network can beat."""
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     images = [pipe.decode_latents(pipe.encode_pictures(x[None].to(pipe.device)))[0] for x in pixels]
     return [np.rint(x.permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8) for x in images]
 
@@ -130,7 +139,7 @@ def evaluate_world(
     return {
         "masked_psnr": mean_psnr(result, pairs),
         "masked_psnr_copy": mean_psnr([p.reference for p in pairs], pairs),
-        "masked_psnr_vae": mean_psnr(reconstruct(pipe, pairs), pairs),
+        "masked_psnr_vae": mean_psnr(reconstruct(pipe, [p.target for p in pairs]), pairs),
         "masked_psnr_no_reference": mean_psnr(no_reference, pairs),
         "masked_psnr_other_reference": mean_psnr(other, pairs),
         "psnr": float(np.mean([psnr(r, p.target) for r, p in together])),

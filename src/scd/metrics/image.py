@@ -47,3 +47,10 @@ def detail(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np
     """`gradient` of the result over the truth's: 1 = as sharp, less = blurred. Beside PSNR, which alone
     rewards blur."""
     return gradient(result, mask) / gradient(truth, mask)
+
+
+def colour_error(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Euclidean RGB distance of the two mean colours over the mask, in levels: 0 = the same, 442 = black for
+    white."""
+    means = [picture[mask].mean(0, dtype=np.float64) for picture in (result, truth)]
+    return float(np.linalg.norm(means[0] - means[1]))
