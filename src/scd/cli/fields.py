@@ -1,0 +1,41 @@
+"""Fields that several verbs take: their types and names on the command line, and how a model is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
+
+# None stands for "not said": the default is then the model's own, or what `--like` recorded.
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
+Verbose = Annotated[bool, FlagCreatePairsOff, arg(aliases=["-v"], help_behavior_hint="")]
+OutFile = Annotated[Path | None, DisallowNone, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+File = Annotated[Path | None, DisallowNone, arg(metavar="FILE", help_behavior_hint="")]
+Number = Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")]
+Count = Annotated[int | None, DisallowNone, arg(aliases=["-n"], metavar="N", help_behavior_hint="")]
+Person = Annotated[str | None, DisallowNone, arg(metavar="largest|N", help_behavior_hint="")]
+Seconds = Annotated[float | None, DisallowNone, arg(metavar="SECONDS", help_behavior_hint="")]
+Canvas = Annotated[str | None, DisallowNone, arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, where, and how it paints."""
+
+    model: Annotated[str | None, DisallowNone, arg(metavar="FOLDER|ID", help_behavior_hint="")] = None
+    """A model folder, or the id of one on the Hugging Face hub. Default: the embedded model."""
+    device: Device = "auto"
+    """auto: the first accelerator there is."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float16 on CUDA, float32 elsewhere."""
+    steps: Number = None
+    """Denoising steps. Default: the model's own."""
+    guidance: Annotated[float | None, DisallowNone, arg(metavar="SCALE", help_behavior_hint="")] = None
+    """Strength of the reference; 1 is unguided and takes half the time. Default: the model's own."""
+    seed: Number = None
+    """Of the initial noise. Default: 0."""
+    size: Number = None
+    """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
