@@ -52,8 +52,9 @@ class Encoders:
             pixels = self.decode_latents(part.to(self._execution_device))
             yield from np.rint(pixels.permute(0, 2, 3, 1).float().cpu().numpy() * 255).astype(np.uint8)
 
-    def decode_output(self, latents: Tensor, is_clip: bool, output_type: str):
-        """Pictures (N, C, h, w) or clips (N, C, T, h, w) decoded, as `output_type` says."""
+    def decode_output(self, latents: Tensor, is_clip: bool, output_type: str, canvas: Any = None):
+        """Pictures (N, C, h, w) or clips (N, C, T, h, w) decoded, as `output_type` says; pictures with a
+        `Canvas` are painted in its regions only."""
         if is_clip:
             # A long clip's latents live on the host, and so do its frames
             pixels = torch.stack([
@@ -63,6 +64,8 @@ class Encoders:
             ])  # fmt: skip
         else:
             pixels = self.decode_latents(latents)
+        if canvas is not None:
+            pixels = canvas.paste(pixels)
         if output_type == "pt":
             return pixels
         array = pixels.movedim(-3, -1).float().cpu().numpy()
@@ -123,19 +126,23 @@ class Encoders:
         return tokens.expand(-1, num, -1), of_target
 
     def _pixels(self, image: Picture) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] on the execution device. Raises ValueError for another layout or a side
-        that is no multiple."""
-        if isinstance(image, Image.Image):
-            image = np.asarray(image.convert("RGB"))
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
-            image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
-        if image.shape[1] % self.vae_scale_factor or image.shape[2] % self.vae_scale_factor:
-            raise ValueError(
-                f"picture sides must be multiples of {self.vae_scale_factor}, "
-                f"not {image.shape[1]} x {image.shape[2]}"
-            )
-        return image[None].to(self._execution_device, torch.float32) * 2 - 1
+        """(1, 3, H, W) in [-1, 1] on the execution device; ValueError as `as_pixels`."""
+        return as_pixels(image, self.vae_scale_factor)[None].to(self._execution_device) * 2 - 1
+
+
+def as_pixels(image: Picture, factor: int) -> Tensor:
+    """(3, H, W) float32 in [0, 1]. Raises ValueError for another layout or a side that is no multiple of
+    `factor`."""
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
+    if image.shape[1] % factor or image.shape[2] % factor:
+        raise ValueError(
+            f"picture sides must be multiples of {factor}, not {image.shape[1]} x {image.shape[2]}"
+        )
+    return image.float()

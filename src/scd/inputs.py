@@ -18,7 +18,7 @@ def as_clips(poses: Any, times: int = 1) -> tuple[bool, Sequence[Any]]:
     one frame. Raises ValueError."""
     if isinstance(poses, Pose | PoseClip):
         poses = [poses]
-    poses = [pose for pose in poses for _ in range(times)]
+    poses = [pose for pose in poses or () for _ in range(times)]
     if not poses or any(isinstance(p, PoseClip) and len(p) == 0 for p in poses):
         raise ValueError("no poses: give a Pose, a PoseClip, or a list of them")
     if not any(isinstance(p, PoseClip) for p in poses):

@@ -30,6 +30,7 @@ from scd.codec import PatchCodec
 from scd.denoiser import Denoiser
 from scd.encoders import Encoders, Picture
 from scd.habits import Habits
+from scd.inpaint import Canvas, as_targets
 from scd.inputs import as_clips, inside, outside, same_for_frames, split_generator
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
@@ -204,7 +205,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     def __call__(
         self,
         reference: Reference | Sequence[Reference] | None,
-        poses: Pose | PoseClip | Sequence[Pose] | Sequence[PoseClip],
+        poses: Pose | PoseClip | Sequence[Pose] | Sequence[PoseClip] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -219,6 +220,9 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         overlap: int | None = None,
         work_folder: str | Path | None = None,
         num_images_per_prompt: int = 1,
+        *,
+        person: Picture | Sequence[Picture] | None = None,
+        region: Any = None,
     ) -> SCDOutput | tuple:
         """N poses in, N pictures out (`.images`); N pose clips of one length in, N clips out (`.frames`).
 
@@ -230,9 +234,17 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         call goes on from it. num_images_per_prompt, diffusers' name: pictures (or clips) of each pose, in a
         row; generators, latents and the result are then as many.
 
+        person, region: a picture (as `encode_reference` takes it) that is painted in the region only, (H, W)
+        bool, True = generate, or a PIL mask; each one for all, or a list of N. Height and width are the
+        person's; without a pose, or with None in the list, none is known. Outside the region pictures keep
+        the person's pixels, exactly.
+
         Raises ValueError for arguments that do not fit, StaleReference when the reference comes from another
         network.
         """
+        poses, (height, width) = as_targets(
+            person, region, poses, reference, (height, width), self.vae_scale_factor
+        )
         is_clip, clips = as_clips(poses, num_images_per_prompt)
         num, frames = len(clips), len(clips[0])
         size = (
@@ -257,13 +269,17 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             self.config.default_overlap if overlap is None else overlap,
         )  # fmt: skip
 
+        canvas = None
+        if person is not None:
+            canvas = Canvas.of(self, person, region, num, num_images_per_prompt)
         device, dtype = denoiser.home
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps, device=device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps, first = len(timesteps), 0
         savepoint = None
         if work_folder is not None:
-            savepoint = Savepoint(work_folder, loop_settings(self, denoiser, timesteps, generators, latents))
+            settings = loop_settings(self, denoiser, timesteps, generators, latents, canvas)
+            savepoint = Savepoint(work_folder, settings)
         if saved := savepoint and savepoint.load(self.scheduler, generators):
             state, first = saved[0].to(device, dtype), saved[1]
         else:
@@ -275,7 +291,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                 if self._interrupt:
                     continue
                 denoiser.guidance = self._guidance_scale  # a callback may have changed it
-                prediction = denoiser(self.scheduler.scale_model_input(state, t), t, index)
+                seen = self.scheduler.scale_model_input(state, t)
+                prediction = denoiser(seen if canvas is None else canvas.compose(seen), t, index)
                 state = self._step(prediction, t, state, generators)
                 if callback_on_step_end is not None:
                     offered = {"latents": outside(state, is_clip)}
@@ -286,8 +303,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                 if savepoint and ((index + 1) % savepoint.every == 0 or index + 1 == len(timesteps)):
                     savepoint.save(index + 1, state, self.scheduler, generators)
                 progress.update()
-        state = outside(state, is_clip)
-        result = state if output_type == "latent" else self.decode_output(state, is_clip, output_type)
+        state = outside(state if canvas is None else canvas.compose(state), is_clip)
+        result = state if output_type == "latent" else self.decode_output(state, is_clip, output_type, canvas)
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)

@@ -1,5 +1,5 @@
 """A region, where a garment is to be painted (H, W), True = generate: read, brought to the latent grid,
-shown, and checked for what it tells of the garment.
+shown, checked for what it tells of the garment, and pasted into its picture.
 
 `scd.pose.region` makes one from a pose.
 """
@@ -92,13 +92,40 @@ def measure_leak(region: Region, garment: Region) -> Leak:
     total = int(garment.sum())
     if not total:
         raise ValueError("no pixel of a garment: nothing to measure")
-    # The picture's border is no edge of the region: distances are to pixels outside the region alone.
-    depth = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[region]
+    depth = _depth(region)[region]
     order = np.argsort(-depth, kind="stable")
     kept, common = np.arange(1, len(order) + 1), np.cumsum(garment[region][order])
     last = np.append(np.diff(depth[order]) != 0, True)[: len(order)]  # pixels of one depth go together
     overlap = (common / (kept + total - common))[last]
     return Leak(float((garment & ~region).sum() / total), float(overlap.max(initial=0.0)))
+
+
+def paste_back(generated: NDArray, original: NDArray, region: Region, feather: int | None = None) -> NDArray:
+    """The original picture (H, W, 3) with the region painted: outside exactly the original, deeper inside
+    than `feather` pixels exactly what was generated, a linear ramp between.
+
+    Both uint8, or both float. feather None: 1/64 of the height, 1 pixel or more; 0 = a hard edge. ValueError
+    when sizes or types differ.
+    """
+    if generated.shape != original.shape or region.shape != generated.shape[:2]:
+        shapes = f"{generated.shape}, {original.shape} and {region.shape}"
+        raise ValueError(f"generated, original and region differ in size: {shapes}")
+    if generated.dtype != original.dtype:
+        raise ValueError(f"generated and original differ in type: {generated.dtype} and {original.dtype}")
+    if feather is None:
+        feather = max(1, round(len(region) / 64))
+    alpha = np.minimum(_depth(region) / (feather + 1), 1)[..., None]
+    mixed = alpha * generated + (1 - alpha) * original
+    if generated.dtype == np.uint8:
+        mixed = np.rint(mixed)
+    # By choice, not by weight, outside: what was generated there may be no number
+    return np.where(region[..., None], mixed, original).astype(generated.dtype)
+
+
+def _depth(region: Region) -> NDArray:
+    """(H, W): how far each pixel is from the nearest one outside the region; 0 outside. The picture's border
+    is no edge of the region."""
+    return cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def tinted(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:

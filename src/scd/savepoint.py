@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scd.denoiser import Denoiser
+from scd.inpaint import Canvas
 from scd.reference import active_switches, digest, hash_weights
 from scd.types import UserError
 
@@ -97,7 +98,12 @@ def _restored(name: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def loop_settings(
-    pipe: Any, denoiser: Denoiser, timesteps: Tensor, generators: Sequence, latents: Tensor | None
+    pipe: Any,
+    denoiser: Denoiser,
+    timesteps: Tensor,
+    generators: Sequence,
+    latents: Tensor | None,
+    canvas: Canvas | None = None,
 ) -> dict[str, Any]:
     """What decides the result of a loop."""
     reference = denoiser.reference
@@ -113,4 +119,5 @@ def loop_settings(
         ),
         "noise": [None if g is None else digest(g.get_state()) for g in generators],
         "latents": None if latents is None else digest(latents),
+        "canvas": None if canvas is None else digest(canvas.z_0, canvas.region),
     }  # fmt: skip
