@@ -51,6 +51,15 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     picture, under 16 pixels or over 400 million.
     """
     path = Path(path)
+    with opened(path) as image:
+        note_if_reduced(path, *image.size)
+        return to_rgb(image, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The picture as Pillow opens it, for the block to decode; of an animation, which is logged, the first
+    frame. UserErrors as in `read_image`, also for what the block meets."""
     data = read_bytes(path)
     try:
         with quiet_pillow(), open_picture(BytesIO(data)) as image:
@@ -58,8 +67,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             # A phone's JPEG may carry a second picture (format MPO): that is no animation.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 log.warning("%s has several frames: the first one is used", path)
-            note_if_reduced(path, *image.size)
-            return to_rgb(image, path)
+            yield image
     except UnidentifiedImageError:
         hint = "use PNG, JPEG or WebP" if data else "the file is empty"
         raise UserError(f"{path} is not a picture that can be read: {hint}") from None
@@ -122,17 +130,21 @@ def to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         image.draft(image.mode, (LARGEST_SIDE, LARGEST_SIDE))
     profile = image.info.get("icc_profile")
     ImageOps.exif_transpose(image, in_place=True)
-    image = _eight_bits(image, path)
+    return as_shown(eight_bits(image, path), profile)
+
+
+def as_shown(image: Image.Image, profile: bytes | None) -> NDArray[np.uint8]:
+    """What `eight_bits` gives as (H, W, 3) RGB: the longer side at 4096 at most, in sRGB, on white."""
     if max(image.size) > LARGEST_SIDE:
         image = image.resize(reduced(*image.size), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    image = _to_srgb(image, profile)
+    image = to_srgb(image, profile)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.array(image.convert("RGB"))
 
 
-def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+def eight_bits(image: Image.Image, path: Path) -> Image.Image:
     """The same picture in mode L, RGB, RGBA or CMYK (which only its colour profile can convert well)."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
@@ -147,7 +159,7 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Phones save Display P3, print shops CMYK: without their profile the colours are pale or glaring."""
     if profile:
         try:
@@ -164,21 +176,31 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def write_image(
-    path: str | Path, image: NDArray[np.uint8], settings: Mapping[str, Any] | None = None, force: bool = False
+    path: str | Path,
+    image: NDArray[np.uint8],
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    profile: bytes | None = None,
 ) -> None:
-    """Write a picture (H, W, 3) or a mask (H, W), uint8, as PNG, JPEG or WebP by the name's ending.
+    """Write a picture (H, W, 3), with transparency (H, W, 4), or a mask (H, W), uint8, as PNG, JPEG or WebP
+    by the name's ending.
 
     `settings` (anything JSON can hold) travel inside a PNG, and beside the others in NAME.json
-    (`out.jpg.json`); `read_settings` gives them back. UserError as in `replacing`, and for another ending.
+    (`out.jpg.json`); `read_settings` gives them back. `profile`: the ICC profile of colours that are not
+    sRGB. UserError as in `replacing`, and for another ending.
     """
     path = Path(path)
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} has no ending that can be written: use {', '.join(_FORMATS)}")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise ValueError(f"a picture is uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+        raise ValueError(f"a picture is uint8 (H, W, 3 or 4) or (H, W), not {image.dtype} {image.shape}")
     text = None if settings is None else json.dumps(dict(settings), indent=1, ensure_ascii=False)
     options = dict(_QUALITY[kind])
+    if kind == "JPEG" and image.shape[2:] == (4,):
+        raise UserError(f"{path}: JPEG holds no transparency: use a name that ends in .png or .webp")
+    if profile:
+        options["icc_profile"] = profile
     if text is not None and kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt(SETTINGS_KEY, text)
