@@ -64,8 +64,13 @@ def place_person(person: Box, frame: tuple[int, int], size: int) -> Placement:
     Cropped rather than padded: 12 drawn dancers in 16 : 9 frames have 13.7 % of the bucket's pixels, with the
     whole frame padded into its own best bucket 7.0 %. Padded rather than cropped where a crop would cut them.
     """
-    needed, wanted = (_grown(person, frame, margin) for margin in (NEEDED, WANTED))
-    bucket = nearest_bucket(wanted[3] - wanted[1], wanted[2] - wanted[0], size)
+    wanted = _grown(person, frame, WANTED)
+    return place_around(person, frame, nearest_bucket(wanted[3] - wanted[1], wanted[2] - wanted[0], size))
+
+
+def place_around(box: Box, frame: tuple[int, int], bucket: tuple[int, int]) -> Placement:
+    """The same for a bucket (height, width) that is given, around any box."""
+    needed, wanted = (_grown(box, frame, margin) for margin in (NEEDED, WANTED))
     # Source pixels per bucket pixel: all that is wanted, if the frame has it; at least what is needed
     fits = min(frame[0] / bucket[0], frame[1] / bucket[1])
     scale = max(min(max(_scale(wanted, bucket), 1 / ENLARGED), fits), _scale(needed, bucket))
