@@ -100,3 +100,18 @@ def test_guidance():
     assert torch.allclose(process.guide(a, b, 1.0), b, atol=1e-6)
     assert torch.allclose(process.guide(a, b, 0.0), a)
     assert torch.allclose(process.guide(a, b, 3.0), a + 3 * (b - a))
+
+
+def test_change_of_the_error_counts_as_often_as_asked_for():
+    """An error that stays costs its square, one that turns its sign costs four times that besides."""
+    z_0, eps = torch.zeros(6, 2, 3, 3), torch.zeros(6, 2, 3, 3)
+    alpha, sigma = torch.full((6, 1, 1, 1), 0.1**0.5), torch.full((6, 1, 1, 1), 0.9**0.5)
+    levels = (z_0, eps, alpha, sigma, "sample")
+    same = torch.ones(6, 2, 3, 3)
+    turned = same * torch.tensor([1.0, -1.0, 1.0] * 2)[:, None, None, None]
+    plain = process.loss(same, *levels)
+    assert process.loss(turned, *levels) == plain
+    still, restless = (process.loss(x, *levels, num_frames=3, change_weight=2.0) for x in (same, turned))
+    assert still == plain
+    # two changes of 2 in every three frames; none between the two clips, though the sign is the same there
+    assert restless == pytest.approx((plain * (1 + 2.0 * 4 * 2 / 3)).item(), rel=1e-6)

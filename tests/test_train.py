@@ -16,6 +16,7 @@ from scd.data.collate import collate
 from scd.data.heads import head_mask
 from scd.data.world import WorldClips, WorldPictures
 from scd.pipeline import SCDPipeline
+from scd.region import latent_region
 from scd.types import BODY_NAMES, UserError
 from scd.world.tailor import LABEL
 
@@ -164,11 +165,71 @@ def test_heads_count_as_often_as_asked_for():
     assert loss(5.0, everywhere) == pytest.approx(loss(1.0), rel=1e-6)
     assert loss(5.0, nowhere) == pytest.approx(loss(1.0), rel=1e-6)
     # Weighted means by hand: (rest + w heads) / (1 + (w - 1) share), linear in w once multiplied out
-    share = train._emphasis(batch, torch.zeros(4, 8, 4, 4), 2.0).mean().item() - 1
+    heads = train._on_latents(batch.heads, torch.zeros(4, 8, 4, 4))
+    share = train._weigh(None, heads, 2.0).mean().item() - 1
     assert 0 < share < 0.5
     one, two, five = (loss(w) * (1 + (w - 1) * share) for w in (1.0, 2.0, 5.0))
     assert two > one
     assert five - one == pytest.approx(4 * (two - one), rel=1e-4)
+
+
+JOINT = replace(TINY, head_weight=3.0, data=replace(TINY.data, tasks=(0.3, 0.4, 0.3), garments=(0.5, 0.5)))
+TRYON = replace(TINY, data=replace(TINY.data, tasks=(0.0, 1.0, 0.0)))
+
+
+class Spoken(torch.nn.Module):
+    """A trainee that says one learnable tensor, and keeps what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = torch.nn.Parameter(torch.randn(4, 8, 4, 4))
+
+    def forward(self, references, z_t, *_):
+        self.z_t = z_t
+        return self.said
+
+
+def test_nothing_outside_the_region_is_noised_or_learnt_from():
+    pipe = model.build(TRYON)
+    data = train._dataset(TRYON, 2)
+    batch = collate([data[i] for i in range(2)])
+    spoken = Spoken()
+    train.step_loss(spoken, pipe, batch, torch.Generator().manual_seed(0), TRYON).backward()
+    z_0 = train.latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
+    region = latent_region(batch.regions.flatten(0, 1)[:, 0].numpy() > 0)
+    outside = ~torch.from_numpy(region)[:, None].expand_as(z_0)
+    assert 0.1 < outside.float().mean() < 0.9
+    assert torch.equal(spoken.z_t[outside], z_0[outside])
+    assert (spoken.said.grad[outside] == 0).all()
+    assert (spoken.said.grad[~outside] != 0).all()
+
+
+def test_a_garment_has_no_pose_features():
+    """What training gives a reference whose drawing is black is what `encode_reference` gives it without a
+    pose: nothing, however bright the encoder's bias is."""
+    pipe = model.build(TINY)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.bias)
+    trainee = train.Trainee(pipe).eval()
+    references, rows = torch.randn(1, 2, 8, 4, 4), torch.randn(1, 8, 4, 4)
+    shown, drawing = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    shown[:, 1] = 0
+    context = torch.zeros(2, 2, 32), torch.zeros(1, 2, 32)
+    with torch.no_grad():
+        said = trainee(references, rows, torch.tensor([500]), shown, drawing, context, [0])
+        features = torch.stack([pipe.pose_encoder(shown[0, :1])[0], torch.zeros(32, 4, 4)])
+        cache = train.extract(pipe.unet, references[0], 0, features, context[0]).grouped(2)
+        expected = train.denoise(
+            pipe.unet, rows, torch.tensor([500]), pipe.pose_encoder(drawing), context[1], cache, [0]
+        )
+    assert (said - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("config", [JOINT, TRYON], ids=["joint", "tryon"])
+def test_try_on_trains_and_resumes_to_the_bit(tmp_path, config):
+    whole = weights(train.train(config, tmp_path / "whole", model.build(config)))
+    train.train(replace(config, steps=3), tmp_path / "parts", model.build(config))
+    assert same(whole, weights(train.train(config, tmp_path / "parts", model.build(config))))
 
 
 @pytest.mark.slow
@@ -215,6 +276,7 @@ def test_samples_depend_on_their_index_alone():
 def test_reused_scenes_play_other_roles():
     data = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2)
     first, again, other = data[0], data[2], data[4]
+
     def pictures(sample):
         return {p.tobytes() for p in (*sample.references, *sample.targets)}
 
@@ -286,9 +348,7 @@ def test_extract_then_denoise_equals_the_joint_pass(monkeypatch):
 def test_frames_of_one_noise_learn_from_one_noise(monkeypatch):
     """With `shared_noise` the frames of a clip are noised alike, clips are not."""
     seen = []
-    monkeypatch.setattr(
-        train.process, "noise", lambda z_0, eps, *levels: seen.append(eps) or z_0 + eps
-    )
+    monkeypatch.setattr(train.process, "noise", lambda z_0, eps, *levels: seen.append(eps) or z_0 + eps)
     batch = collate([WorldClips(2, 32, 3, (1,), references=(1.0,), group=2)[i] for i in range(2)])
     for shared in (False, True):
         pipe = motion_pipe()

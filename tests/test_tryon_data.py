@@ -17,8 +17,8 @@ from scd.data.fitting import picture_size, read_fitting, read_pose
 from scd.data.tryon import find_pairs, guess_tryon
 from scd.data.tryon_check import check_pairs, preview_pairs
 from scd.data.tryon_pictures import TryOnPictures, open_tryon
-from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
-from scd.data.world_tryon import WorldTryOn, facing, other_garment, true_region
+from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED, WorldPictures
+from scd.data.world_tryon import DRESSED, PICTURES, TRYON, WorldTryOn, facing, other_garment, true_region
 from scd.data.write_viton_hd import FRONTAL, write_viton_hd
 from scd.types import BODY, FACE, UserError
 from scd.world import LABELS, flat_garment
@@ -112,9 +112,7 @@ def test_the_same_command_writes_the_same_bytes(tmp_path):
         out = str(tmp_path / name)
         assert main(["world", out, "--tryon", "1", "--tryon-test", "2", "--size", "64", *options]) == 0
         files = sorted(path for path in Path(out).rglob("*") if path.is_file())
-        return {
-            str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-        }
+        return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     first = hashes("a")
     assert len(first) == 3 * 6 + 2 * 2 + 3
@@ -529,7 +527,7 @@ def test_size_from_the_head_is_the_size_that_is_read(tmp_path):
 
 
 def test_world_samples_are_garments_and_their_wearer():
-    data = WorldTryOn(30, 64, num_targets=2, references=(0.5, 0.5), group=2, augment=False)
+    data = WorldTryOn(30, 64, num_targets=2, garments=(0.5, 0.5), group=2, augment=False)
     counts = set()
     for index in range(0, 12, 2):
         first, second = data[index], data[index + 1]
@@ -556,7 +554,7 @@ def test_world_samples_are_garments_and_their_wearer():
     again = WorldTryOn(1, 64, 2, (0.5, 0.5), group=2, augment=False)
     np.testing.assert_array_equal(again[0].targets, data[0].targets)
     with pytest.raises(ValueError, match="two garments at most"):
-        WorldTryOn(1, references=(0.5, 0.3, 0.2))
+        WorldTryOn(1, garments=(0.5, 0.3, 0.2))
 
 
 def test_two_garments_are_a_top_and_a_lower_even_of_who_wears_a_dress():
@@ -569,13 +567,14 @@ def test_two_garments_are_a_top_and_a_lower_even_of_who_wears_a_dress():
 
 
 def test_dressed_samples_show_the_person_in_other_clothes_and_paint_everything():
-    data = WorldTryOn(8, 64, 2, (1.0,), dressed=1.0, augment=False)
+    data = WorldTryOn(8, 64, 2, tasks=(0.0, 0.0, 1.0), augment=False, heads=True)
     for index in range(4):
         sample = data[index]
         assert sample.references.shape == (2, 64, 64, 3)
         assert sample.reference_drawings[0].any()
         assert not sample.reference_drawings[1].any()
         assert (sample.regions == 1).all()
+        assert sample.heads.any((1, 2, 3)).all()
         seed = data.seed_of(index, 0)
         scene = world.Scene.from_seed(seed)
         own = scene.view(facing(scene, 1)[0], 64)
@@ -583,6 +582,23 @@ def test_dressed_samples_show_the_person_in_other_clothes_and_paint_everything()
         changed = difference(sample.references[0], own.image) > 20
         assert changed[label(own, kind)].mean() > 0.5  # another garment
         assert not changed[label(own, "face")].any()  # on the same person
+
+
+def test_blocks_of_three_tasks_and_pictures_are_those_of_the_world():
+    options = {"group": 2, "reuse": 3, "heads": True}
+    data = WorldTryOn(40, 64, 2, tasks=(0.4, 0.3, 0.3), references=(0.5, 0.5), **options)
+    pictures = WorldPictures(40, 64, 2, references=(0.5, 0.5), **options)
+    tasks = [data.task(block) for block in range(20)]
+    assert set(tasks) == {PICTURES, TRYON, DRESSED}
+    for task in (PICTURES, TRYON, DRESSED):
+        block = tasks.index(task)
+        for sample in (data[2 * block], data[2 * block + 1]):
+            assert (sample.heads is None) == (task == TRYON)
+            assert (sample.regions is None) == (task == PICTURES)
+            assert sample.reference_drawings[0].any() == (task != TRYON)
+    same = data[2 * tasks.index(PICTURES)], pictures[2 * tasks.index(PICTURES)]
+    np.testing.assert_array_equal(same[0].targets, same[1].targets)
+    np.testing.assert_array_equal(same[0].target_drawings, same[1].target_drawings)
 
 
 def test_scenes_used_again_change_the_roles_of_their_pictures():

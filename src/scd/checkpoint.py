@@ -80,7 +80,11 @@ def load_checkpoint(
     for name, parameter in model.named_parameters():
         own = {k.split("|")[1]: v.clone() for k, v in moments.items() if k.split("|")[0] == name}
         if own:
-            optimizer.state[parameter] = {k: v.to(parameter.device) if v.ndim else v for k, v in own.items()}
+            # In the parameter's memory layout: fused kernels walk both as they lie
+            optimizer.state[parameter] = {
+                k: torch.empty_like(parameter).copy_(v) if v.shape == parameter.shape else v
+                for k, v in own.items()
+            }
     return meta
 
 

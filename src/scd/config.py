@@ -46,8 +46,11 @@ class NetworkConfig:
 class DataConfig:
     """What a step sees: `groups` people, each with its references and `targets` pictures of the same clip."""
 
-    kind: Literal["world", "tiktok", "ubc", "folder"] = "world"
-    root: str = ""  # of real clips: the dataset's folder, or a manifest (docs/data.md)
+    kind: Literal["world", "tiktok", "ubc", "folder", "vitonhd", "dresscode"] = "world"
+    root: str = ""  # of real data: the dataset's folder, or of clips a manifest (docs/data.md)
+    # Of the world's blocks: the chances of pictures (METHOD 4), of try-on (METHOD 6), and of a person shown
+    # in other clothes who is painted whole, in the garments
+    tasks: tuple[float, float, float] = (1.0, 0.0, 0.0)
     # Folder in which the latents of real frames are kept, so that no step decodes or encodes them; "" = none
     latents: str = ""
     size: int = 128  # pixels, both sides; of real clips' buckets the square root of the area
@@ -58,6 +61,7 @@ class DataConfig:
     strides: tuple[int, ...] = (1, 2, 3, 4)  # of those frames, in frames of 30 a second; one is drawn a clip
     gap: int = 30  # frames of a real clip between a reference and a target, at least
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
+    garments: tuple[float, ...] = (0.7, 0.3)  # of the world: chances of 1, 2 garments in try-on
     reuse: int = 3  # blocks of steps that a scene of the world serves, its pictures in other roles
     workers: int = 1  # processes that render or decode
     augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
@@ -96,11 +100,15 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm
     accumulation: int = 1  # batches in an optimizer step
     checkpointing: bool = False  # gradient checkpointing: less memory, a third more time
-    precision: Literal["no", "bf16", "fp16"] = "bf16"  # autocast; weights and optimizer stay float32
+    # Autocast; weights and optimizer stay float32. auto: bf16 where the machine computes in it; an Ice Lake
+    # CPU, which does not, takes twice as long for a step in it
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     ema_decay: float = 0.9995  # running average of what learns; 0 = none, a fifth less memory
     drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
     noise_offset: float = 0.0
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
+    # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
+    change_weight: float = 0.0
     seed: int = 0
     log_every: int = 20
     sample_every: int = 500
@@ -117,9 +125,17 @@ PRESETS: dict[str, TrainConfig] = {
     # The embedded model; 10.8 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
     # units)
     "world-pictures": TrainConfig(),
+    # Try-on alone; and the joint training of the embedded model, one network for pictures, try-on and both at
+    # once
+    "world-tryon": TrainConfig(
+        name="world-tryon", init="embedded", data=DataConfig(tasks=(0.0, 1.0, 0.0)), head_weight=4.0,
+    ),
+    "world-joint": TrainConfig(
+        name="world-joint", init="embedded", data=DataConfig(tasks=(0.4, 0.4, 0.2)), head_weight=4.0,
+    ),
     # Its motion modules (METHOD 5, stage 2): the picture network is frozen
     "world-motion": TrainConfig(
-        name="world-motion", init="embedded", learn="motion", shared_noise=True,
+        name="world-motion", init="embedded", learn="motion", shared_noise=True, change_weight=3.0,
         data=DataConfig(groups=1, frames=16, references=(0.8, 0.2), reuse=4),
         steps=1500, lr=5e-4, warmup=50, cooldown=500, ema_decay=0.998, sample_every=250, save_every=100,
         sample_pictures=4,
@@ -168,6 +184,19 @@ PRESETS |= {
     )
     for kind in ("tiktok", "ubc", "folder")
     for stage, recipe in (("stage1", "sd15-pictures"), ("stage2", "sd15-motion"))
+}  # fmt: skip
+
+# Try-on on pairs (METHOD 6) at 512 x 384; `--data.size 896` is 1024 x 768. Attention alone learns, as in
+# CatVTON (arXiv 2407.15886); `--learn all` and `--learn lora` are the others. Without --image-encoder a
+# garment has no embedding
+PRESETS |= {
+    kind: replace(
+        PRESETS["sd15-pictures"], name=kind, learn="attention", steps=16_000,
+        data=DataConfig(
+            kind=kind, size=448, groups=4, targets=1, references=(1.0,), augment=False, workers=4
+        ),
+    )
+    for kind in ("vitonhd", "dresscode")
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a training run on real clips looks at: sheets of clips that it never sees."""
+"""What a training run on real data looks at: sheets of clips and pairs that it never sees."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from scd.config import TrainConfig
+from scd.data.fitting import read_fitting
 from scd.data.real import RealPictures, open_real
 from scd.data.shots import Shot
+from scd.data.tryon_pictures import open_tryon
 from scd.evaluate import Pair, grid, paint
 from scd.evaluate_clips import ClipCase, clip_sheet, paint_clip
+from scd.evaluate_tryon import Trial, mean_over, region_psnr, try_on, tryon_sheet
 from scd.media import write_image
-from scd.metrics.image import detail, psnr
+from scd.metrics.image import colour_error, detail, psnr
 from scd.metrics.video import jitter
 from scd.types import PoseClip, UserError
 
@@ -46,6 +49,29 @@ def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
         "psnr": _mean(psnr(y, p.target) for y, p in together),
         "psnr_copy": _mean(psnr(p.reference, p.target) for p in pairs),
         "detail": _mean(detail(y, p.target, p.mask) for y, p in together),
+    }
+
+
+def sample_pairs(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
+    """A sheet of `sample_pictures` paired test cases of a try-on dataset (of the training's, where it has
+    none), and measures over all of them, in the region."""
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        dataset = open_tryon(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
+    except UserError:
+        dataset = open_tryon(config.data, 0, config.seed, config.overfit)
+        log.warning("%s: no paired test pair can be used; the sheet shows training's", config.data.root)
+    numbers = [i % len(dataset.pairs) for i in range(config.sample_pictures)]
+    size = dataset.frames[numbers[0]]  # one sheet has one size
+    fittings = [read_fitting(dataset.pairs[i], size) for i in numbers]
+    trials = [
+        Trial(f.person, f.pose, f.region, (f.garment,), f.person, f.region) for f in fittings
+    ]  # paired: the truth is the person as it is
+    results = try_on(pipe, trials)
+    write_image(path, tryon_sheet(trials[:12], results[:12]), force=True)
+    return {
+        "region_psnr": region_psnr(results, trials),
+        "color_error": mean_over(colour_error, results, trials),
     }
 
 

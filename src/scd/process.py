@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MAX_WEIGHT = 5.0  # min-SNR's gamma (Hang et al. 2023), the value of every public recipe in this family
@@ -102,14 +103,24 @@ def loss(
     name: str,
     region: Tensor | None = None,
     channel_weights: Tensor | None = None,
+    num_frames: int = 1,
+    change_weight: float = 0.0,
 ) -> Tensor:
     """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
     (METHOD 4, 6). M (B, 1, h, w) may be soft: a weight of each place. `channel_weights` (C,), mean 1, weigh
-    latent channels that matter differently [ours]."""
+    latent channels that matter differently [ours].
+
+    `num_frames` rows in a row are a clip at one timestep; what its error changes by from frame to frame
+    counts besides, squared and `change_weight` times [ours]: an error that stays is not seen, one that
+    flickers is.
+    """
     objective = OBJECTIVES[name]
-    error = (prediction.float() - objective.target(z_0, eps, alpha, sigma).float()) ** 2 * objective.weight(
-        alpha, sigma
-    )
+    off = prediction.float() - objective.target(z_0, eps, alpha, sigma).float()
+    squared = off**2
+    if change_weight:
+        change = off.unflatten(0, (-1, num_frames)).diff(dim=1)
+        squared = squared + change_weight * F.pad(change**2, (0, 0, 0, 0, 0, 0, 1, 0)).flatten(0, 1)
+    error = squared * objective.weight(alpha, sigma)
     if channel_weights is not None:
         error = error * channel_weights[:, None, None]
     if region is None:

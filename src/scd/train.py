@@ -26,7 +26,10 @@ from scd.backbones.unet import denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
 from scd.data.real import RealPictures, open_real
+from scd.data.tryon import TRYON_LAYOUTS
+from scd.data.tryon_pictures import TryOnPictures, open_tryon
 from scd.data.world import FIRST_TRAINING_SEED, WorldClips, WorldPictures
+from scd.data.world_tryon import WorldTryOn
 from scd.pipeline import SCDPipeline
 from scd.reference import hash_weights
 from scd.types import Batch, UserError
@@ -49,7 +52,10 @@ class Trainee(nn.Module):
         denoise; where only temporal layers learn, nothing of the former needs a gradient."""
         drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
         rows = references.shape[0] * references.shape[1]
-        features = self.pose_encoder(drawings).split([rows, len(z_t)])
+        of_references, of_targets = self.pose_encoder(drawings).split([rows, len(z_t)])
+        # A reference without a pose, a garment, has no features (METHOD 3)
+        shown = reference_drawings.flatten(0, 1).flatten(1).any(1)[:, None, None, None]
+        features = torch.where(shown, of_references, torch.zeros_like(of_references)), of_targets
         if num_frames == 1:
             return joint(
                 self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner
@@ -86,7 +92,8 @@ def step_loss(
     if pipe.config.shared_noise:
         eps = eps[::num_frames].repeat_interleave(num_frames, 0)
     alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
-    z_t = process.noise(z_0, eps, alpha, sigma)
+    region = _on_latents(batch.regions, z_0)
+    z_t = process.noise(z_0, eps, alpha, sigma, region)
 
     dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
@@ -103,17 +110,23 @@ def step_loss(
     )
     return process.loss(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
-        region=_emphasis(batch, z_0, config.head_weight),
+        region=_weigh(region, _on_latents(batch.heads, z_0), config.head_weight),
         channel_weights=getattr(pipe.vae, "loss_weights", None),
+        num_frames=num_frames, change_weight=config.change_weight,
     )  # fmt: skip
 
 
-def _emphasis(batch: Batch, z_0: Tensor, head_weight: float) -> Tensor | None:
-    """The loss's region M, (N, 1, h, w): 1, and `head_weight` at the heads; None where all is 1."""
-    if head_weight == 1 or batch.heads is None:
-        return None
-    heads = adaptive_max_pool2d(batch.heads.flatten(0, 1).to(z_0), z_0.shape[-2:])
-    return 1 + (head_weight - 1) * heads
+def _on_latents(mask: Tensor | None, z_0: Tensor) -> Tensor | None:
+    """A mask of pixels (G, K, 1, H, W) on the latent grid, (N, 1, h, w): 1 where any of its pixels is 1."""
+    return None if mask is None else adaptive_max_pool2d(mask.flatten(0, 1).to(z_0), z_0.shape[-2:])
+
+
+def _weigh(region: Tensor | None, heads: Tensor | None, head_weight: float) -> Tensor | None:
+    """The loss's soft region, (N, 1, h, w): M, and `head_weight` times that at heads; None where all is 1."""
+    if heads is None or head_weight == 1:
+        return region
+    weights = 1 + (head_weight - 1) * heads
+    return weights if region is None else weights * region
 
 
 def _drawing(drawings: Tensor, device) -> Tensor:
@@ -152,7 +165,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     _claim(run, config)
     _keep_freed_memory()
     accelerator = Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision=resolve_precision(config.precision, pipe.device),
         gradient_accumulation_steps=config.accumulation,
         log_with="tensorboard" if _has_tensorboard() else None,
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
@@ -161,6 +174,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
     learning.choose(pipe, config)
+    if accelerator.device.type == "cpu":
+        trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth of the time
     if config.checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     # fused: one kernel a tensor; the plain loop costs a tenth of a step here
@@ -260,8 +275,22 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     return pipe
 
 
-def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures:
+def resolve_precision(name: str, device: torch.device) -> str:
+    """auto = bf16 where the device computes in it, else no."""
+    if name != "auto":
+        return name
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.10 has none
+        return "bf16" if any(able.get(one) for one in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "no"
+    return "bf16"
+
+
+def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures:
     data = config.data
+    if data.kind in TRYON_LAYOUTS:
+        return open_tryon(data, length, config.seed, config.overfit)
     if data.kind != "world":
         return open_real(data, length, config.seed, config.overfit, heads=config.head_weight != 1)
     options = {
@@ -271,22 +300,31 @@ def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures:
     }  # fmt: skip
     if data.frames > 1:
         return WorldClips(length, data.size, data.frames, data.strides, **options)
+    if data.tasks[1:] != (0, 0):
+        return WorldTryOn(length, data.size, data.targets, data.garments, data.tasks, **options)
     return WorldPictures(length, data.size, data.targets, **options)
 
 
 def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:
     from scd.evaluate import sample_grid  # verbs beside this one
     from scd.evaluate_clips import sample_clips
-    from scd.evaluate_real import sample_real
+    from scd.evaluate_real import sample_pairs, sample_real
+    from scd.evaluate_tryon import sample_tryon
 
-    if not config.sample_pictures:
+    data, num = config.data, config.sample_pictures
+    if not num:
         return {}
     path = run / "samples" / f"step-{step:08d}.png"
-    if config.data.kind != "world":
+    if data.kind in TRYON_LAYOUTS:
+        return sample_pairs(pipe, path, config)
+    if data.kind != "world":
         return sample_real(pipe, path, config)
-    if config.data.frames > 1:
-        return sample_clips(pipe, path, config.data.size, config.sample_pictures, config.data.frames)
-    return sample_grid(pipe, path, size=config.data.size, num=config.sample_pictures)
+    if data.frames > 1:
+        return sample_clips(pipe, path, data.size, num, data.frames)
+    row = {} if data.tasks[0] == 0 else sample_grid(pipe, path, data.size, num)
+    if data.tasks[1] or data.tasks[2]:
+        row |= sample_tryon(pipe, path.with_name(f"{path.stem}-tryon.png"), data.size, num)
+    return row
 
 
 def _yield_the_cores(worker: int) -> None:
@@ -315,7 +353,7 @@ def _claim(run: Path, config: TrainConfig) -> None:
     if path.exists() and not same_run(load_config(path), config) and checkpoint.checkpoints(run):
         raise UserError(
             f"{run}: holds a run with other settings (config.json); "
-                "choose another --run, or the same settings to resume"
+            "choose another --run, or the same settings to resume"
         )
     path.write_text(to_json(config))
 

@@ -77,8 +77,11 @@ def _preview_file(root: Path, options: Data) -> Path:
 
 
 def ready(config: DataConfig, look: bool = True) -> None:
-    """Real clips of a training run: there, and (with `look`) prepared. Raises UserError."""
+    """Real data of a training run: there, and (with `look`) prepared. Raises UserError."""
     if config.kind == "world":
+        return
+    if config.kind in TRYON_LAYOUTS:  # poses and masks come with it
+        find_pairs(config.root, config.kind)
         return
     layout = find_clips(config.root, config.kind)
     if look:

@@ -16,8 +16,8 @@ from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
 from scd.config import TrainConfig, to_json
 from scd.learning import choose
-from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load
-from scd.train import Trainee
+from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load, resolve_device
+from scd.train import Trainee, resolve_precision
 
 # A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top
 BYTES_PER_LEARNABLE = 4 * 3
@@ -37,7 +37,8 @@ def dry_run(config: TrainConfig) -> None:
     total = sum(map(_count, networks))
     learnable = sum(p.numel() for network in networks[:2] for p in network.parameters() if p.requires_grad)
     state = total * BYTES_PER_WEIGHT + learnable * (BYTES_PER_LEARNABLE + (4 if config.ema_decay else 0))
-    if config.precision != "no":  # autocast's half-precision copies of the weights that a pass uses
+    precision = resolve_precision(config.precision, resolve_device("auto"))
+    if precision != "no":  # autocast's half-precision copies of the weights that a pass uses
         state += 2 * (_count(unet) + _count(pose_encoder))
     kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1))
     table("a dry run: nothing was written", {
@@ -56,7 +57,8 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     The networks are left on the meta device, in the precision of the run; autocast keeps norms in float32, so
     the truth is a little more.
     """
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    precision = resolve_precision(config.precision, resolve_device("auto"))
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     data, side = config.data, config.data.size // factor
     groups, references, rows = data.groups, len(data.references), data.groups * data.rows
     pipe: Any = SimpleNamespace(

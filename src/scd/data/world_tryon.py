@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.data.augment import as_detected, perturb
+from scd.data.heads import head_mask
 from scd.data.memory import Memory
-from scd.data.world import WorldPictures
+from scd.data.world import WorldPictures, draw_num_references
 from scd.pose.draw import draw_pose
 from scd.pose.region import garment_region
 from scd.types import Sample, UserError
@@ -31,25 +32,31 @@ _UNDER = {
 _KEPT = ("hair", "face", "right_hand", "left_hand", "right_shoe", "left_shoe", "hat")
 
 
-class WorldTryOn(WorldPictures):
-    """Like WorldPictures with 1 or 2 garments in place of pictures: a top, a lower or a dress; or a top and a
-    lower at once, and the region is that of both.
+PICTURES, TRYON, DRESSED = range(3)  # what a block asks for
 
-    With a chance of `dressed` a block is another task: a picture of the person in other clothes comes first
-    among the references, with its pose, and the whole target is painted, in the garments.
+
+class WorldTryOn(WorldPictures):
+    """Blocks of three tasks: a picture of WorldPictures; try-on, with 1 or 2 garments as references: a top, a
+    lower or a dress, or a top and a lower at once, and the region is that of both; and dressing, where a
+    picture of the person in other clothes comes first among the references, with its pose, and the whole
+    target is painted, in the garments.
     """
 
     def __init__(
-        self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
-        dressed: float = 0.0, largest_yaw: float = LARGEST_YAW, **options,
+        self, length: int, size: int = 128, num_targets: int = 5, garments: tuple[float, ...] = (1.0,),
+        tasks: tuple[float, float, float] = (0.0, 1.0, 0.0), largest_yaw: float = LARGEST_YAW, **options,
     ):  # fmt: skip
-        """references: the chances of 1 and 2 garments. options: as WorldPictures."""
-        if len(references) > 2:
+        """garments: the chances of 1 and 2. tasks: those of pictures, try-on, dressing. options: as
+        WorldPictures."""
+        if len(garments) > 2:
             raise ValueError("a person of the world wears two garments at most")
-        super().__init__(length, size, num_targets, references, **options)
-        self.dressed, self.largest_yaw = dressed, largest_yaw
+        super().__init__(length, size, num_targets, **options)
+        self.garments, self.tasks, self.largest_yaw = garments, tasks, largest_yaw
         self.flat = Memory(flat_garment, 4 * self.group)
         self.facing = Memory(self._facing, 2 * self.group)
+
+    def task(self, block: int) -> int:
+        return int(np.random.default_rng([self.first_seed, 5, block]).choice(3, p=self.tasks))
 
     def _facing(self, seed: int) -> list[int]:
         """The first views of a scene that are turned no further than `largest_yaw`, one more than targets."""
@@ -57,8 +64,10 @@ class WorldTryOn(WorldPictures):
 
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
-        num = self.num_references(block)
-        with_person = np.random.default_rng([self.first_seed, 5, block]).random() < self.dressed
+        task = self.task(block)
+        if task == PICTURES:
+            return super().__getitem__(index)
+        num = draw_num_references(self.first_seed, block, self.garments)
         rng = np.random.default_rng([self.first_seed, 2, index])
         seed = self.seed_of(block, place)
         outfit = self.outfit(seed, num)
@@ -69,19 +78,22 @@ class WorldTryOn(WorldPictures):
         first, *views = (self._wearing(seed, int(i), outfit) for i in order)
         references = [self.flat(garment, self.size) for garment in garments]
         drawings = [np.zeros_like(references[0]) for _ in garments]
-        if with_person:
+        heads = None
+        if task == DRESSED:
             for garment in garments:
                 first = first.dressed(sample_garment(rng, garment.kind))
             references.insert(0, first.image)
             drawings.insert(0, self._draw(first, rng))
             regions = np.ones((len(views), self.size, self.size, 1), np.uint8)
+            if self.heads:
+                heads = np.stack([head_mask(view.pose, view.size) for view in views])
         else:
             kinds = [garment.kind for garment in garments]
             regions = np.stack([world_region(view, kinds)[..., None] for view in views]).astype(np.uint8)
         return Sample(
             np.stack(references), np.stack(drawings), np.stack([view.image for view in views]),
             np.stack([self._draw(view, rng) for view in views]),
-            regions=regions,
+            heads=heads, regions=regions,
         )  # fmt: skip
 
     def outfit(self, seed: int, num: int) -> Outfit:
@@ -158,4 +170,3 @@ def _hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if len(points):
         cv2.fillConvexPoly(filled, cv2.convexHull(np.ascontiguousarray(points)), (1,))
     return filled > 0
-
