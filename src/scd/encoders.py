@@ -138,7 +138,7 @@ def as_pixels(image: Picture, factor: int) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+        image = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1) / 255  # PIL's are read-only
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
     if image.shape[1] % factor or image.shape[2] % factor:

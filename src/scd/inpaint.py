@@ -21,6 +21,8 @@ from scd.pose.skeleton import empty_pose
 from scd.region import HALF, Region, latent_region, paste_back
 from scd.types import PoseClip
 
+AnyRegion = Region | Image.Image  # (H, W) bool, True = generate; PIL of mode L or 1, white = generate
+
 
 @dataclass(frozen=True)
 class Canvas:

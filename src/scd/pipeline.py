@@ -30,7 +30,7 @@ from scd.codec import PatchCodec
 from scd.denoiser import Denoiser
 from scd.encoders import Encoders, Picture
 from scd.habits import Habits
-from scd.inpaint import Canvas, as_targets
+from scd.inpaint import AnyRegion, Canvas, as_targets
 from scd.inputs import as_clips, inside, outside, same_for_frames, split_generator
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
@@ -222,7 +222,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         num_images_per_prompt: int = 1,
         *,
         person: Picture | Sequence[Picture] | None = None,
-        region: Any = None,
+        region: AnyRegion | Sequence[AnyRegion] | None = None,
     ) -> SCDOutput | tuple:
         """N poses in, N pictures out (`.images`); N pose clips of one length in, N clips out (`.frames`).
 
