@@ -22,6 +22,7 @@ from scd.pose.preview import scaled, side_by_side
 from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
+from scd.tryon import read_garments
 from scd.types import Pose, PoseClip, UserError
 
 log = logging.getLogger("scd")
@@ -86,13 +87,19 @@ class Subject:
     places: list[media.Placement]
 
 
-def read_subject(pipe: Any, images: Sequence[Picture], poses: Sequence[Pose]) -> Subject:
-    """Reference pictures (H, W, 3) of any size, each with its own pose, read once."""
+def read_subject(
+    pipe: Any, images: Sequence[Picture], poses: Sequence[Pose], garments: Sequence[Picture] = ()
+) -> Subject:
+    """Reference pictures (H, W, 3) of any size, each with its own pose, and garments that the person is to
+    wear, read once."""
     size = pipe.config.default_size
     fitted = [media.fit(image, (size, size), fill=border_colour(image)) for image in images]
     moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
     pictures = [picture for picture, _ in fitted]
-    return Subject(pipe.encode_reference(pictures, moved), pictures, [place for _, place in fitted])
+    reference = pipe.encode_reference(pictures, moved)
+    if garments:
+        reference = reference + read_garments(pipe, garments)
+    return Subject(reference, pictures, [place for _, place in fitted])
 
 
 def place_in_model(pipe: Any, drive: Drive) -> media.Placement:

@@ -16,6 +16,7 @@ from scd.types import UserError
 
 VERBS = {
     "animate": "paint the person of a picture in other poses",
+    "tryon": "put a garment on the person of a picture",
     "pose": "find the people in a picture, or convert a pose file",
     "mask": "say where a garment goes on the person of a picture",
     "data": "check, prepare or preview a dataset of clips, or for try-on",

@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scd import __version__, media
+from scd import media
 from scd.cli.clip_job import drives_a_clip, repeated
 from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record
-from scd.cli.models import identity, load_pipeline, require_same
+from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
+from scd.cli.where import detector_if_there, note_people
 from scd.inputs import split_generator
 from scd.media.placement import border_colour
 from scd.pose import detect
 from scd.pose.draw import draw_pose
+from scd.tryon import read_garments
 from scd.types import Pose, UserError
 
 log = logging.getLogger("scd")
@@ -46,16 +48,22 @@ def animate(options: Animate) -> None:
     require_no_clip_options(options)
     job = plan(options)
     image = media.read_image(job.reference)
+    garments = [media.read_image(path) for path in job.garments]
     reference_pose, poses = _find_poses(job, image)
+    if garments:
+        note_people(job.garments, garments, detector_if_there(job.detector))
     pipe = load_pipeline(job.model)
+    model = identity(pipe, job.model)
     if job.expected is not None:
-        require_same(identity(pipe, job.model), job.expected)
+        require_same(model, job.expected)
     note_drawn_people(pipe, job.reference)
-    record = _record(job, pipe)
+    record = _record(job, pipe, model)
     size = pipe.config.default_size
     frame, placement = media.fit(image, (size, size), fill=border_colour(image))
     moved = placement.apply_to_pose(reference_pose)
     reference = pipe.encode_reference(frame, moved)
+    if garments:
+        reference = reference + read_garments(pipe, garments)
 
     rows: list[list[Picture]] = []
     with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
@@ -65,10 +73,10 @@ def animate(options: Animate) -> None:
                 media.write_image(
                     job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force
                 )
-                rows.append([_cropped(frame, placement), drawing, picture])
+                rows.append([_cropped(frame, placement), *garments, drawing, picture])
     if job.sheet is not None:
         cells = [[enlarged(cell) for cell in row] for row in rows]
-        sheet = media.contact_sheet(cells, ["reference", "pose", "result"])
+        sheet = media.contact_sheet(cells, ["reference", *["garment"] * len(garments), "pose", "result"])
         media.write_image(job.sheet, sheet, record, job.force)
     with media.replacing(job.record, job.force) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -186,23 +194,14 @@ def _is_drawn(path: Path) -> bool:
         return False
 
 
-def _record(job: Job, pipe: Any) -> dict[str, Any]:
+def _record(job: Job, pipe: Any, model: dict[str, Any]) -> dict[str, Any]:
     """All that `--like` needs to paint the same again. Paths stay as they were given."""
     return {
         "kind": KIND,
-        "version": __version__,
         "inputs": job.inputs,
         "canvas": job.canvas,
-        "model": identity(pipe, job.model),
-        "world_version": pipe.config.world_version,
-        "device": torch.device(pipe.device).type,
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-        "steps": pipe.config.default_steps,
-        "guidance": pipe.config.default_guidance,
-        "seed": job.model.seed or 0,
-        "size": pipe.config.default_size,
         "num": job.num,
         "person": job.person,
         "detector": job.detector,
-        "torch": torch.__version__,
+        **settings_of(pipe, job.model, model),
     }

@@ -40,6 +40,7 @@ from scd.cli.job import parse_person, require_apart, require_free
 from scd.cli.models import identity, load_pipeline, require_same
 from scd.cli.options import Animate, ModelOptions
 from scd.cli.terminal import progress
+from scd.cli.where import detector_if_there, note_people
 from scd.media.picture import settings_beside
 from scd.pose.draw import draw_pose
 from scd.pose.find import find_poses
@@ -78,15 +79,18 @@ def animate_clip(
             raise UserError(f"{path}: a clip's name ends in {WRITTEN_IN_WORDS}")
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
-    require_apart(results, [*names, *given, *options.poses])
+    require_apart(results, [*names, *given, *options.garment, *options.poses])
     if len({path.resolve() for path in results}) < len(results):
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)
 
     person = parse_person(options.person or "largest")
     images = [media.read_image(path) for path in names]
+    garments = [media.read_image(path) for path in options.garment]
     with progress("finding poses", None):
         poses = reference_poses(options, images, options.detector or "mediapipe", person)
+        if garments:
+            note_people(options.garment, garments, detector_if_there(options.detector or "mediapipe"))
     source = open_driving(options, person)
     seen = source.seen
     if seen is None:
@@ -109,7 +113,7 @@ def animate_clip(
     if expected is not None and expected["model"] is not None:
         require_same(model, expected["model"])
     note_drawn_people(pipe, names[0])
-    subject = read_subject(pipe, images, poses)
+    subject = read_subject(pipe, images, poses, garments)
     record = record_of(options, pipe, model, drive)
     if expected is not None and _other_poses(record, expected):
         log.warning("the detector finds other poses than when this was recorded: the clip will differ")

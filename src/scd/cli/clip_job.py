@@ -9,9 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from scd import __version__, media
+from scd import media
 from scd.animate import Drive
 from scd.cli.job import (
     CLIP_KIND,
@@ -24,7 +22,9 @@ from scd.cli.job import (
     parse_canvas,
     place_of,
     unchanged,
+    unchanged_garments,
 )
+from scd.cli.models import settings_of
 from scd.cli.options import Animate
 from scd.media.files import PICTURES, VIDEOS
 from scd.pose import detect
@@ -92,6 +92,8 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
             filled |= {"reference": first, "more": options.more or tuple(more)}
             if options.reference_pose is None and inputs["reference_pose"]:
                 filled["reference_pose"] = unchanged(inputs["reference_pose"], like)
+        if not options.garment:
+            filled["garment"] = tuple(unchanged_garments(inputs, like))
         if not options.poses:
             filled["poses"] = (unchanged(inputs["driving"], like, identity),)
         return replace(options, **filled, model=merged_model(options.model, dict(record)))
@@ -111,17 +113,15 @@ def record_of(options: Animate, pipe: Any, model: dict[str, Any], drive: Drive) 
     """All that `--like` needs to paint the same clip again. Paths stay as they were given."""
     given = options.reference_pose
     return {
-        "kind": CLIP_KIND, "version": __version__,
+        "kind": CLIP_KIND,
         "inputs": {
             "references": [identity(path) for path in references(options)],
             "reference_pose": None if given is None else identity(given),
             "driving": identity(options.poses[0]),
+            "garments": [identity_of(path) for path in options.garment],
         },
         "options": {name: getattr(options, name) for name in REPEATED},
-        "model": model, "world_version": pipe.config.world_version,
-        "device": torch.device(pipe.device).type, "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-        "steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
-        "seed": options.model.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
+        **settings_of(pipe, options.model, model),
         "frames": len(drive.retargeted), "fps": drive.retargeted.fps, "alignment": drive.alignment.score,
         "poses": poses_hash(drive),
     }  # fmt: skip

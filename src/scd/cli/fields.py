@@ -15,6 +15,8 @@ OutFile = Annotated[Path | None, DisallowNone, arg(aliases=["-o"], metavar="FILE
 File = Annotated[Path | None, DisallowNone, arg(metavar="FILE", help_behavior_hint="")]
 Number = Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")]
 Count = Annotated[int | None, DisallowNone, arg(aliases=["-n"], metavar="N", help_behavior_hint="")]
+Pictures = Annotated[tuple[Path, ...], arg(metavar="PICTURE ...", help_behavior_hint="")]
+Detector = Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")]
 Person = Annotated[str | None, DisallowNone, arg(metavar="largest|N", help_behavior_hint="")]
 Seconds = Annotated[float | None, DisallowNone, arg(metavar="SECONDS", help_behavior_hint="")]
 Canvas = Annotated[str | None, DisallowNone, arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")]

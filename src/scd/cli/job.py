@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ class Job:
     poses: list[
         tuple[Path, list[Pose] | None]
     ]  # each POSE with the frames of a pose file, None for a picture
+    garments: list[Path]
     num: int  # pictures of each pose
     person: Person
     canvas: str | None
@@ -65,11 +66,12 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
             reference_pose = unchanged(inputs["reference_pose"], options.like)
     if not paths and old:
         paths = [unchanged(pose, options.like) for pose in inputs["poses"]]
+    garments = list(options.garment) or unchanged_garments(inputs, options.like)
     if reference is None or not paths:
         raise UserError("give a REFERENCE and a POSE, both pictures of people: scd animate REFERENCE POSE")
 
-    person = parse_person(_first(options.person, old.get("person"), "largest"))
-    num = _first(options.num, old.get("num"), 1)
+    person = parse_person(first_said(options.person, old.get("person"), "largest"))
+    num = first_said(options.num, old.get("num"), 1)
     if num < 1:
         raise UserError(f"-n {num}: paint one picture of each pose at least")
     canvas = options.canvas or old.get("canvas")
@@ -77,21 +79,22 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     poses = [(path, frames_of(path, person, size) if is_pose_file(path) else None) for path in paths]
     total = num * sum(1 if frames is None else len(frames) for _, frames in poses)
 
-    out = _out(options.out, f"{reference.stem}_{paths[0].stem}.png")
-    names = [out] if total == 1 else [_numbered(out, i + 1, total) for i in range(total)]
+    out = picture_name(options.out, f"{reference.stem}_{paths[0].stem}.png")
+    names = [out] if total == 1 else [numbered(out, i + 1, total) for i in range(total)]
     record = out.with_suffix(".json")
     sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
     results = [*names, record, *([sheet] if sheet else [])]
-    require_apart(results, [reference, *paths, *([reference_pose] if reference_pose else [])])
+    require_apart(results, [reference, *paths, *garments, *([reference_pose] if reference_pose else [])])
     require_free(results, options.force)
     return Job(
-        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, num,
-        person, canvas, _first(options.detector, old.get("detector"), "mediapipe"),
+        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, garments,
+        num, person, canvas, first_said(options.detector, old.get("detector"), "mediapipe"),
         names, record, sheet, options.force, merged_model(options.model, old),
         {
             "reference": identity_of(reference),
             "reference_pose": identity_of(reference_pose) if reference_pose else None,
             "poses": [identity_of(path) for path in paths],
+            "garments": [identity_of(path) for path in garments],
         },
         old["model"] if old and options.model.model is None else None,
     )  # fmt: skip
@@ -108,7 +111,7 @@ def merged_model(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
     return replace(given, **unsaid)
 
 
-def _first(*values: Any) -> Any:
+def first_said(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
@@ -191,10 +194,17 @@ def unchanged(
     return path
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What an earlier `scd animate` recorded, of pictures (KIND) or of a clip (CLIP_KIND): from its OUT.json,
-    or from the picture or the clip itself. A clip's record has the clip's whole name, OUT.mp4.json; OUT.json
-    is understood where it can mean nothing else. Raises UserError."""
+def unchanged_garments(inputs: Mapping[str, Any], like: Path | None) -> list[Path]:
+    """The garments that a record names; older ones name none."""
+    return [unchanged(garment, like) for garment in inputs.get("garments", ())]
+
+
+def read_record(
+    path: Path, kinds: Sequence[str] = (KIND, CLIP_KIND), verb: str = "animate"
+) -> dict[str, Any]:
+    """What an earlier `scd animate` (or another verb) recorded, of pictures (KIND) or of a clip (CLIP_KIND):
+    from its OUT.json, or from the picture or the clip itself. A clip's record has the clip's whole name,
+    OUT.mp4.json; OUT.json is understood where it can mean nothing else. Raises UserError."""
     beside = [] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.json"))
     if path.suffix.lower() == ".json" and len(beside) == 1:
         path = beside[0]
@@ -203,15 +213,15 @@ def read_record(path: Path) -> dict[str, Any]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
-                f"{path} does not exist: name the OUT.json, or the picture, of an earlier `scd animate`"
+                f"{path} does not exist: name the OUT.json, or the picture, of an earlier `scd {verb}`"
             ) from None
         except ValueError as error:
-            raise UserError(f"{path}: is no record of `scd animate` ({error})") from None
+            raise UserError(f"{path}: is no record of `scd {verb}` ({error})") from None
     else:
         record = media.read_settings(path)
-    if not isinstance(record, dict) or record.get("kind") not in (KIND, CLIP_KIND):
+    if not isinstance(record, dict) or record.get("kind") not in kinds:
         raise UserError(
-            f"{path}: is no record of `scd animate`; name the OUT.json, or the picture, that it wrote"
+            f"{path}: is no record of `scd {verb}`; name the OUT.json, or the picture, that it wrote"
         )
     return record
 
@@ -219,7 +229,7 @@ def read_record(path: Path) -> dict[str, Any]:
 # ---- names ----
 
 
-def _out(given: Path | None, default: str) -> Path:
+def picture_name(given: Path | None, default: str) -> Path:
     if given is None:
         given = Path("out") / default
     elif given.is_dir():
@@ -229,7 +239,7 @@ def _out(given: Path | None, default: str) -> Path:
     return given
 
 
-def _numbered(out: Path, number: int, total: int) -> Path:
+def numbered(out: Path, number: int, total: int) -> Path:
     return out.with_name(f"{out.stem}-{number:0{max(2, len(str(total)))}d}{out.suffix}")
 
 

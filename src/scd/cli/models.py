@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from diffusers.utils.logging import disable_progress_bar
 
+from scd import __version__
 from scd.cli.options import ModelOptions
 from scd.cli.terminal import progress
 from scd.model import load
@@ -70,6 +72,17 @@ def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:
         "vae": hash_weights(pipe.vae),
         "scheduler": type(pipe.scheduler).__name__,
     }
+
+
+def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of the painting: the model's `identity`, and all that `merged_model` takes from
+    it."""
+    return {
+        "version": __version__, "model": model, "world_version": pipe.config.world_version,
+        "device": torch.device(pipe.device).type, "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+        "seed": options.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
+    }  # fmt: skip
 
 
 def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from tyro.conf import DisallowNone, Positional, arg
 from scd.cli.fields import (
     Canvas,
     Count,
+    Detector,
     Device,
     File,
     Flag,
@@ -18,6 +19,7 @@ from scd.cli.fields import (
     Number,
     OutFile,
     Person,
+    Pictures,
     Seconds,
     Verbose,
 )
@@ -36,7 +38,7 @@ class Animate:
 
     reference: Annotated[Positional[Path | None], arg(metavar="REFERENCE", help_behavior_hint="")] = None
     """A picture of the person."""
-    poses: Annotated[Positional[tuple[Path, ...]], arg(metavar="POSE [POSE ...]", help_behavior_hint="")] = ()
+    poses: Annotated[Positional[Pictures], arg(metavar="POSE [POSE ...]")] = ()
     """Pictures of people, or pose files."""
     out: OutFile = None
     """The result: .png, .jpg, .webp, several numbered OUT-01.png ...; of a clip .mp4, .gif, .webp, or a
@@ -49,15 +51,15 @@ class Animate:
     """Repeat what this OUT.json (or picture, or clip) records. Other options that are given win."""
     person: Person = None
     """Whom, where a picture shows several: the largest, or number N from the left. Default: largest."""
-    detector: Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", help_behavior_hint="")] = (
-        None
-    )
+    detector: Detector = None
     """Who finds poses in pictures. Default: mediapipe."""
     reference_pose: File = None
     """A pose file of the reference picture, in place of looking for it."""
     canvas: Canvas = None
     """Pixels of the pictures behind pose files that do not say it, as OpenPose's do not."""
-    more: Annotated[tuple[Path, ...], arg(metavar="PICTURE ...", help_behavior_hint="")] = ()
+    garment: Pictures = ()
+    """Garments that the person wears in the result: pictures of each alone, laid flat."""
+    more: Pictures = ()
     """Clips: further pictures of the same person, as the back."""
     preview_pose: File = None
     """Clips: write reference, driving skeleton and retargeted skeleton side by side to FILE.mp4, and stop."""
@@ -173,6 +175,52 @@ class Mask:
         from scd.cli.mask import mask
 
         mask(self)
+
+
+@dataclass(frozen=True)
+class Tryon:
+    """Put garments on the person of a picture; outside the region that is painted no pixel changes.
+
+    GARMENT is a picture of the garment alone, laid flat. The result has PERSON's own size, transparency and
+    colours. It carries its settings, and OUT.json beside it repeats it: `scd tryon --like OUT.json`.
+    """
+
+    picture: Annotated[Positional[Path | None], arg(metavar="PERSON", help_behavior_hint="")] = None
+    """A picture of the person."""
+    garments: Annotated[Positional[Pictures], arg(metavar="GARMENT [GARMENT ...]")] = ()
+    """Pictures of garments, worn together."""
+    category: Annotated[tuple[str, ...], arg(metavar="upper|lower|dress ...", help_behavior_hint="")] = ()
+    """What they are: once for all, or once for each garment. Says where they go, from the person's pose."""
+    region: File = None
+    """A mask of PERSON that says where, in place of --category: white = generate (see `scd mask`)."""
+    preview_region: File = None
+    """Write PERSON with the region tinted to FILE.png, and stop."""
+    out: OutFile = None
+    """The result: .png loses nothing; .jpg and .webp touch every pixel. Default: out/PERSON_GARMENT.png."""
+    num: Count = None
+    """Pictures, OUT-01.png ...; picture i is the same for any N. Default: 1."""
+    sheet: Flag = False
+    """Also write OUT-sheet.png: region, garments and result side by side."""
+    like: File = None
+    """Repeat what this OUT.json (or picture) records. Other options that are given win."""
+    person: Person = None
+    """Whom, where PERSON shows several: the largest, or number N from the left. Default: largest."""
+    detector: Detector = None
+    """Who finds the pose. Default: mediapipe."""
+    pose: File = None
+    """A pose file of PERSON, in place of looking for it."""
+    canvas: Canvas = None
+    """Pixels of the picture behind a pose file that does not say it, as OpenPose's do not."""
+    force: Flag = False
+    """Replace files that exist."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.cli.tryon import tryon
+
+        tryon(self)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ COCO_BODY = {
 COCO_FACE, COCO_LEFT_HAND, COCO_RIGHT_HAND = slice(23, 91), slice(91, 112), slice(112, 133)
 
 
+class NobodyFound(UserError):
+    """No person in the picture: what can go on without a pose may catch it."""
+
+
 class Detector(Protocol):
     """What the rest of SCD asks of a pose network."""
 
@@ -134,7 +138,7 @@ def detect_one(
     """The pose of one person in a picture (H, W, 3), uint8 RGB.
 
     `person` counts from 1, left to right; "largest" says in the log whom it took when there was a choice.
-    UserError when nobody is found, or not that many.
+    UserError when nobody is found (NobodyFound), or not that many.
     """
     if person != "largest" and not (isinstance(person, int) and person >= 1):
         raise UserError(
@@ -142,7 +146,7 @@ def detect_one(
         )
     people = (detector or get_detector()).detect(image)
     if not people:
-        raise UserError(
+        raise NobodyFound(
             f"no person found in {name_for_errors}: use a picture that shows one from head to hips or more, "
             "or give a pose file"
         )

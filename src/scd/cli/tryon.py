@@ -1,0 +1,152 @@
+"""`scd tryon`: garments on the person of a picture; outside the region no byte of the picture changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scd import media
+from scd.cli.animate import note_drawn_people
+from scd.cli.models import identity, load_pipeline, require_same, settings_of
+from scd.cli.options import Tryon
+from scd.cli.terminal import progress
+from scd.cli.tryon_job import KIND, TryOnJob, plan
+from scd.cli.where import note_people, pose_in_file, region_of
+from scd.inputs import split_generator
+from scd.media.original import read_original
+from scd.pose import detect
+from scd.pose.preview import scaled
+from scd.region import Region, read_region, tinted
+from scd.tryon import Stage, paint_stage, put_back, read_garments, set_stage
+from scd.types import Pose, UserError
+
+log = logging.getLogger("scd")
+Picture = NDArray[np.uint8]  # (H, W, 3)
+SHEET_HEIGHT = 384  # pixels of the pictures on a sheet
+
+
+def tryon(options: Tryon) -> None:
+    """Run the verb: write pictures, record and sheet, or the preview, and print their names. Raises
+    UserError."""
+    job = plan(options)
+    original = read_original(job.picture)
+    image = original.shown()
+    _require_alpha(job, original.alpha is not None)
+    garments = [media.read_image(path) for path in job.garments]
+    with progress("finding the person", None):
+        pose, region = _find(job, image, garments, original.size)
+    shown = tinted(image, _resized(region, (image.shape[0], image.shape[1])))
+    if job.preview is not None:
+        media.write_image(job.preview, shown, force=job.force)
+        print(job.preview)
+        return
+    if job.names[0].suffix.lower() != ".png":
+        log.warning(
+            "%s: %s touches every pixel, outside the region too; a name that ends in .png keeps them",
+            job.names[0], "WebP" if job.names[0].suffix.lower() == ".webp" else "JPEG",
+        )  # fmt: skip
+    pipe = load_pipeline(job.model)
+    model = identity(pipe, job.model)
+    if job.old and options.model.model is None:
+        require_same(model, job.old["model"])
+    note_drawn_people(pipe, job.picture)
+    stage = set_stage(original, region, pose, pipe.config.default_size)
+    record = {
+        "kind": KIND, "inputs": job.inputs, "categories": job.categories, "canvas": job.canvas,
+        "num": len(job.names), "person": job.person, "detector": job.detector, "stage": _hash(stage),
+        **settings_of(pipe, job.model, model),
+    }  # fmt: skip
+    _note_if_other(record, job)
+    reference = read_garments(pipe, garments)
+    results = []
+    with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
+        generators = split_generator(torch.Generator().manual_seed(record["seed"]), len(job.names))
+        for name, generator in zip(job.names, generators, strict=True):
+            frame = paint_stage(pipe, reference, stage, generator, advance)
+            result = put_back(original, region, stage.placement, frame)
+            settings = {**record, "picture": len(results) + 1}
+            media.write_image(name, result.whole, settings, job.force, result.profile)
+            results.append(scaled(result.shown(), SHEET_HEIGHT) if job.sheet else None)
+    if job.sheet is not None:
+        given = [scaled(picture, SHEET_HEIGHT) for picture in (shown, *garments)]
+        labels = ["region", *["garment"] * len(garments), "result"]
+        sheet = media.contact_sheet([[*given, result] for result in results], labels)
+        media.write_image(job.sheet, sheet, record, job.force)
+    with media.replacing(job.record, job.force) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path in [*job.names, *([job.sheet] if job.sheet else [])]:
+        print(path)
+
+
+def _require_alpha(job: TryOnJob, transparent: bool) -> None:
+    if transparent and job.preview is None and job.names[0].suffix.lower() in (".jpg", ".jpeg"):
+        raise UserError(
+            f"{job.names[0]}: JPEG cannot hold the transparency of {job.picture}: "
+            "use a name that ends in .png"
+        )
+
+
+def _find(
+    job: TryOnJob, image: Picture, garments: list[Picture], size: tuple[int, int]
+) -> tuple[Pose | None, Region]:
+    """The person's pose, None where nobody is found and a mask says where; and the region (H, W) of `size`,
+    the picture's own. Notes garments that show people."""
+    region = None if job.region is None else read_region(job.region, size)
+    detector = _detector(job)
+    pose = None
+    if job.pose is not None:
+        pose = pose_in_file(job.pose, job.picture, image, job.person, job.canvas)
+    elif detector is not None:
+        try:
+            pose = detect.detect_one(image, job.person, str(job.picture), detector)
+        except detect.NobodyFound as error:
+            if region is None:
+                raise UserError(f"{error}, or --region mask.png (white = generate)") from None
+            log.warning("no person found in %s: it is painted without a pose", job.picture)
+    note_people(job.garments, garments, detector)
+    if region is None:
+        assert pose is not None
+        region = _resized(region_of(job.picture, image, pose, job.categories), size)
+    return pose, region
+
+
+def _detector(job: TryOnJob) -> detect.Detector | None:
+    """None, in one line, where it is not installed and not needed."""
+    try:
+        return detect.get_detector(job.detector)
+    except UserError as error:
+        if job.pose is None:
+            if job.region is None or job.detector != "mediapipe":
+                raise
+            log.warning("painted without a pose: %s", error)
+        return None
+
+
+def _resized(region: Region, size: tuple[int, int]) -> Region:
+    if region.shape == size:
+        return region
+    large = cv2.resize(region.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    return large.astype(bool)
+
+
+def _hash(stage: Stage) -> str:
+    """SHA-256, in hex, of pose and region as they are painted: another detector finds others."""
+    digest = hashlib.sha256(np.packbits(stage.region).tobytes())
+    if stage.pose is not None:
+        digest.update(stage.pose.joints.tobytes() + stage.pose.scores.tobytes())
+    return digest.hexdigest()
+
+
+def _note_if_other(record: dict, job: TryOnJob) -> None:
+    same = all(
+        record[key] == job.old.get(key)
+        for key in ("inputs", "categories", "person", "detector", "canvas", "size")
+    )
+    if same and record["stage"] != job.old.get("stage"):
+        log.warning("pose or region differ from when this was recorded: the picture will differ")
