@@ -223,7 +223,7 @@ def test_guidance_in_a_region(pipe, garment):
         read = backbone.denoise(pipe.unet, rows, t.expand(1), features, garment.context, garment.cache, (0,))
     state = pipe.scheduler.step(free + 3 * (read - free), t, latents).prev_sample
     expected = torch.where(inside, state, z_0)
-    assert (guided - expected).abs().max() < 1e-5 * expected.std()
+    assert (guided - expected).abs().max() < 1e-4 * expected.std()
     other = paint(pipe, garment, num_inference_steps=1, guidance_scale=1.0, **settings)
     assert not torch.allclose(guided, other)
 

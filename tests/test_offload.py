@@ -71,6 +71,8 @@ def use(pipe, folder):
     paint([read, other], [make_pose(1), make_pose(2)])
     paint(one, make_pose(3), latents=torch.randn(1, 4, 8, 8, generator=seeded(1)), output_type="np",
           height=64, width=64)  # fmt: skip
+    region = np.arange(64 * 64).reshape(64, 64) % 64 < 40
+    paint(other, None, person=[make_picture(3), make_picture(4)], region=region)
     if has_motion(pipe.unet):
         paint(one, make_poses(3))
         paint(one, make_poses(7), output_type="pil")  # windows

@@ -61,7 +61,7 @@ class Canvas:
     def compose(self, latents: Tensor) -> Tensor:
         """M * latents + (1 - M) * z_0, exact on either side: the model's input at every step, scaled as the
         scheduler wants it, and the state after the last one."""
-        return torch.where(self.region, latents, self.z_0.to(latents))
+        return torch.where(self.region, latents, self.z_0)
 
     def paste(self, pixels: Tensor) -> Tensor:
         """Decoded pictures (N, 3, H, W) in [0, 1] with the persons' own pixels outside the regions."""

@@ -237,7 +237,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         person, region: a picture (as `encode_reference` takes it) that is painted in the region only, (H, W)
         bool, True = generate, or a PIL mask; each one for all, or a list of N. Height and width are the
         person's; without a pose, or with None in the list, none is known. Outside the region pictures keep
-        the person's pixels, exactly.
+        the person's pixels, and latents the person's latents, exactly; a callback sees the sampler's own
+        state, which means nothing there.
 
         Raises ValueError for arguments that do not fit, StaleReference when the reference comes from another
         network.
