@@ -39,8 +39,9 @@ def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
 class KVCache:
     """What one or several references left behind in every self-attention layer: a value."""
 
-    # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split
-    entries: Mapping[str, tuple[Tensor, Tensor]]
+    # layer name -> K_r, V_r, each (groups, N_r, channels), before heads are split; or alone what they are
+    # projected from, which every reading layer then does anew (Collect)
+    entries: Mapping[str, tuple[Tensor, ...]]
 
     def __add__(self, other: KVCache) -> KVCache:
         """Both references' tokens side by side, in order: exact, since no reference sees another."""
@@ -51,7 +52,7 @@ class KVCache:
     @staticmethod
     def stack(caches: Sequence[KVCache]) -> KVCache:
         """One reference per target row, all with the same number of tokens: groups are joined."""
-        if len({tuple(k.shape[1:] for k, _ in cache.entries.values()) for cache in caches}) > 1:
+        if len({tuple(kv[0].shape[1:] for kv in cache.entries.values()) for cache in caches}) > 1:
             raise ValueError("references of one batch need one size and number: call once for each size")
         return KVCache({n: _join([cache.entries[n] for cache in caches], dim=0) for n in caches[0].entries})
 
@@ -61,12 +62,11 @@ class KVCache:
             name: tuple(x.reshape(len(x) // num_references, -1, x.shape[-1]) for x in kv)
             for name, kv in self.entries.items()
         }
-        return KVCache(joined)  # pyright: ignore[reportArgumentType]
+        return KVCache(joined)
 
     def to(self, *args, **kwargs) -> KVCache:
         """As `Tensor.to`, for every entry."""
-        moved = {n: (k.to(*args, **kwargs), v.to(*args, **kwargs)) for n, (k, v) in self.entries.items()}
-        return KVCache(moved)
+        return KVCache({n: tuple(x.to(*args, **kwargs) for x in kv) for n, kv in self.entries.items()})
 
     @property
     def num_groups(self) -> int:
@@ -77,16 +77,25 @@ class KVCache:
         return sum(t.numel() * t.element_size() for kv in self.entries.values() for t in kv)
 
 
-def _join(pairs: Iterable[tuple[Tensor, Tensor]], dim: int) -> tuple[Tensor, Tensor]:
-    keys, values = zip(*pairs, strict=True)
-    return torch.cat(keys, dim), torch.cat(values, dim)
+def _join(entries: Iterable[tuple[Tensor, ...]], dim: int) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(parts, dim) for parts in zip(*entries, strict=True))
 
 
 @dataclass(frozen=True)
 class Extract:
-    """Every row is a reference; each layer writes its keys and values into `entries`."""
+    """Every row is a reference; each layer writes its keys and values into `entries`. With `collected`, what
+    another network saw of the same references, those are projected in place of the rows."""
 
-    entries: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    entries: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    collected: Mapping[str, tuple[Tensor, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Every row is a reference, in a network of its own (the ReferenceNet of Animate Anyone, Hu et al. 2023):
+    each layer writes what it sees, for the denoising network's projections."""
+
+    entries: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Joint:
     owner: tuple[int, ...]
 
 
-Stage = Extract | Cached | Joint | None  # what travels as `reference`
+Stage = Extract | Collect | Cached | Joint | None  # what travels as `reference`
 
 
 class CausalSelfAttention(AttnProcessor2_0):
@@ -129,14 +138,19 @@ class CausalSelfAttention(AttnProcessor2_0):
             raise ValueError(f"{self.name}: the causal interaction is for unmasked self-attention")
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         match reference:
-            case Extract(entries):
-                # setdefault: gradient checkpointing runs a layer twice, and the first pass was the one read
-                entries.setdefault(self.name, (key, value))
+            # setdefault: gradient checkpointing runs a layer twice, and the first pass was the one read
+            case Extract(entries, collected):
+                kv = (key, value) if collected is None else _projected(attn, collected[self.name])
+                entries.setdefault(self.name, kv)
+                out = attend(query, key, value, attn.heads)
+            case Collect(entries):
+                entries.setdefault(self.name, (hidden_states,))
                 out = attend(query, key, value, attn.heads)
             case Cached(cache, owner):
                 if self.name not in cache.entries:
                     raise ValueError(f"no keys for {self.name}: the reference comes from another network")
-                out = attend_with_reference(query, key, value, cache.entries[self.name], owner, attn.heads)
+                kv = _projected(attn, cache.entries[self.name])
+                out = attend_with_reference(query, key, value, kv, owner, attn.heads)
             case Joint(num_groups, num_references, owner):
                 rows = num_groups * num_references
                 kv = tuple(x[:rows].reshape(num_groups, -1, x.shape[-1]) for x in (key, value))
@@ -148,6 +162,11 @@ class CausalSelfAttention(AttnProcessor2_0):
         if attn.residual_connection:
             out = out + hidden_states
         return out / attn.rescale_output_factor
+
+
+def _projected(attn: Any, entry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """K_r, V_r of a cache's entry, which may hold only what they are projected from."""
+    return entry if len(entry) == 2 else (attn.to_k(entry[0]), attn.to_v(entry[0]))
 
 
 class ContextAttention(AttnProcessor2_0):

@@ -23,6 +23,7 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 class Encoders:
     """The encoders of a pipeline that has `vae`, `unet`, `pose_encoder` and perhaps an `image_encoder`."""
 
+    config: Any
     vae: Any
     unet: Any
     pose_encoder: Any
@@ -80,7 +81,8 @@ class Encoders:
         """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""
         from scd.pose.draw import draw_pose
 
-        drawings = torch.from_numpy(np.stack([draw_pose(pose, size) for pose in poses]))
+        style = self.config.pose_drawing
+        drawings = torch.from_numpy(np.stack([draw_pose(pose, size, style=style) for pose in poses]))
         drawings = drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
         return self.pose_encoder(drawings)
 

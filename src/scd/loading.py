@@ -76,7 +76,7 @@ def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     if (variant := options.get("variant")) and not list(folder.glob(f"*/*.{variant}*.safetensors")):
         return {}  # diffusers' own error names the variant
     networks = {}
-    for name in ("unet", "vae", "pose_encoder", "motion_adapter", "image_encoder"):
+    for name in ("unet", "vae", "pose_encoder", "motion_adapter", "image_encoder", "reference_unet"):
         library, class_name = index.get(name) or (None, None)
         if name not in kwargs and library and class_name:
             network_class = getattr(import_module(library), class_name)

@@ -61,8 +61,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     config: Any  # a FrozenDict: diffusers declares a plain dict
     progress_bar: Any  # patched onto the class by diffusers' decorators as far as a type checker sees
     # Each sends the one before it away, in the order of the calls of `encode_reference`
-    model_cpu_offload_seq = "pose_encoder->image_encoder->unet->vae"
-    _optional_components: ClassVar = ["image_encoder", "motion_adapter"]
+    model_cpu_offload_seq = "pose_encoder->image_encoder->reference_unet->unet->vae"
+    _optional_components: ClassVar = ["image_encoder", "motion_adapter", "reference_unet"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
@@ -74,6 +74,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         scheduler: SchedulerMixin,
         image_encoder: CLIPVisionModelWithProjection | None = None,
         motion_adapter: MotionAdapter | None = None,  # its layers join `unet`, which then paints clips
+        reference_unet: UNet2DConditionModel | None = None,  # reads references; None: `unet`, as in SCD
         reference_timestep: int = 0,  # METHOD 2: constant, so a cache is exact for every step
         # pixels of a picture when nothing else is asked for: what the network was trained at
         default_size: int | None = None,
@@ -85,6 +86,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         motion_norm_per_frame: bool = True,  # METHOD 5: what public motion adapters expect
         shared_noise: bool = False,  # the frames of a clip are painted from one noise, at every step
         world_version: int | None = None,  # of the procedural world it learnt, None for photographs
+        reference_pose: bool = True,  # METHOD 3: a reference has its own pose's features, if it is given
+        pose_drawing: Literal["openpose", "dwpose"] = "openpose",  # how poses are drawn (scd.pose.draw)
     ):  # fmt: skip
         super().__init__()
         if motion_adapter is not None and not motion.has_motion(unet):
@@ -98,12 +101,13 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             scheduler=scheduler,
             image_encoder=image_encoder,
             motion_adapter=motion_adapter,
+            reference_unet=reference_unet and backbone.adapt(reference_unet),
         )
         self.register_to_config(
             reference_timestep=reference_timestep, default_size=default_size, default_steps=default_steps,
             default_guidance=default_guidance, default_window=default_window, default_overlap=default_overlap,
             motion_norm_per_frame=motion_norm_per_frame, shared_noise=shared_noise,
-            world_version=world_version,
+            world_version=world_version, reference_pose=reference_pose, pose_drawing=pose_drawing,
         )  # fmt: skip
         vae_config: Any = vae.config
         self.vae_scale_factor = 2 ** (len(vae_config.block_out_channels) - 1)
@@ -177,13 +181,16 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                 raise ValueError(f"{len(image)} reference pictures, but {len(poses)} poses")
             first, *rest = (self.encode_reference(i, p) for i, p in zip(image, poses, strict=True))
             return sum(rest, start=first)
-        backbone.check_adapted(self.unet)
+        for network in self._readers:
+            backbone.check_adapted(network)
         pixels = self._pixels(image)  # type: ignore[arg-type]
         latents = self.encode_pictures(pixels)
         size = (pixels.shape[2], pixels.shape[3])
-        features = self.encode_poses([pose], size) if isinstance(pose, Pose) else None
+        shown = isinstance(pose, Pose) and self.config.reference_pose
+        features = self.encode_poses([pose], size) if shown else None
         context = self.encode_context(pixels)
-        cache = backbone.extract(self.unet, latents, self.config.reference_timestep, features, context)
+        timestep = self.config.reference_timestep
+        cache = backbone.extract(self.unet, latents, timestep, features, context, self.reference_unet)
         return Reference(cache, context, self.stamp)
 
     @property
@@ -193,11 +200,16 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         timestep = self.config.reference_timestep
         known: Any = self._stamp[0] if self._stamp else (None,)
         # weights that are away (None) are what they were
-        values = fingerprint(self.unet, self.pose_encoder) or known[0]
+        values = fingerprint(*self._readers, self.pose_encoder) or known[0]
         seen = values, active_switches(self.unet), timestep
         if known != seen:
-            self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep)
+            self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep, self.reference_unet)
         return self._stamp[1]
+
+    @property
+    def _readers(self) -> list[Any]:
+        """The networks that a reference passes through."""
+        return [network for network in (self.unet, self.reference_unet) if network is not None]
 
     # ---- the pictures: many ----
 

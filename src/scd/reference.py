@@ -28,6 +28,7 @@ STAMP_PARTS = {
     "weights": "other network weights",
     "adapters": "other LoRA adapters or scales",
     "freeu": "other settings of FreeU",
+    "reference_unet": "another reference network",
     "pose_encoder": "another pose encoder",
     "reference_timestep": "another reference timestep",
     "dtype": "another precision",
@@ -115,7 +116,9 @@ class Reference:
         return Reference(KVCache(entries), context, stamp)
 
 
-def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int) -> dict[str, str]:
+def make_stamp(
+    unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int, reference_unet: nn.Module | None = None
+) -> dict[str, str]:
     """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
     precision, format."""
     # Of the picture part: what is extracted does not depend on motion modules
@@ -131,6 +134,8 @@ def make_stamp(unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int
         "reference_timestep": str(reference_timestep),
         "dtype": str(getattr(unet, "dtype", next(unet.parameters()).dtype)).removeprefix("torch."),
     }
+    if reference_unet is not None:
+        stamp["reference_unet"] = hash_weights(reference_unet)
     if freeu := _freeu(unet):  # named only when it acts: stamps of old records stay what they were
         stamp["freeu"] = freeu
     return stamp

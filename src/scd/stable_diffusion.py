@@ -70,7 +70,7 @@ def components(
             f"{source}/unet: takes {unet.config.in_channels} channels where the VAE has "
             f"{vae.config.latent_channels}: an inpainting or depth network; give the plain one"
         )
-    networks["image_encoder"] = None if image_encoder is None else _clip(image_encoder, unet, options)
+    networks["image_encoder"] = None if image_encoder is None else clip_encoder(image_encoder, unet, options)
     networks["motion_adapter"] = _motion(motion_adapter, options)
     # As many halvings as the VAE: the features must lie on the latents' grid
     channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
@@ -94,7 +94,7 @@ def _known(options: dict[str, Any], variant: str | None) -> dict[str, Any]:
     return options if variant is None else {**options, "variant": variant}
 
 
-def _clip(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
+def clip_encoder(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
     """A CLIP vision encoder with projection from a folder of its own, or the image_encoder/ of a pipeline."""
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils import logging

@@ -93,7 +93,10 @@ def join(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
     try:
         with torch.device("meta"):
             motion = UNetMotionModel.from_unet2d(unet, adapter, load_weights=False)
-        return _share(motion, {**unet.state_dict(keep_vars=True), **adapter.state_dict(keep_vars=True)})
+        joined = _share(motion, {**unet.state_dict(keep_vars=True), **adapter.state_dict(keep_vars=True)})
+        for layer in temporal_layers(joined):  # the joined network's config knows the picture part's only
+            layer.norm.num_groups = adapter.config.motion_norm_num_groups
+        return joined
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"this motion adapter was made for another network: {reason}") from error
@@ -110,7 +113,7 @@ def split(motion: Any) -> tuple[UNet2DConditionModel, MotionAdapter]:
             motion_transformer_layers_per_block=config.temporal_transformer_layers_per_block,
             motion_transformer_layers_per_mid_block=config.temporal_transformer_layers_per_mid_block,
             motion_num_attention_heads=config.motion_num_attention_heads,
-            motion_norm_num_groups=config.norm_num_groups,
+            motion_norm_num_groups=next(temporal_layers(motion)).norm.num_groups,
             motion_max_seq_length=config.motion_max_seq_length,
             use_motion_mid_block=config.use_motion_mid_block,
         )

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scd.attention import Cached, CausalSelfAttention, ContextAttention, Extract, Joint, KVCache, Stage
+from scd.attention import (
+    Cached,
+    CausalSelfAttention,
+    Collect,
+    ContextAttention,
+    Extract,
+    Joint,
+    KVCache,
+    Stage,
+)
 from scd.backbones.motion import MotionTransformer, adapt_motion, has_motion, temporal_layers
 
 
@@ -95,14 +104,36 @@ def predict(
 
 
 def extract(
-    unet: nn.Module, latents: Tensor, timestep: int, features: Tensor | None, context: Tensor
-) -> KVCache:
+    unet: nn.Module, latents: Tensor, timestep: int, features: Tensor | None, context: Tensor,
+    reader: nn.Module | None = None,
+) -> KVCache:  # fmt: skip
     """First stage: rows of references (rows, C, h, w), each with its own pose features and context, at the
-    constant timestep."""
-    stage = Extract()
+    constant timestep.
+
+    With a `reader`, a network of its own for references, what that one sees is projected by this one. A pass
+    through both, and not through the projections alone: what offloads weights brings them where they are
+    needed.
+    """
+    collected = None
+    if reader is not None:
+        collected = collect(reader, latents, timestep, features, context).entries
+    stage = Extract(collected=collected)
+    _pass(unet, latents, timestep, features, context, stage)
+    return KVCache(stage.entries)
+
+
+def collect(
+    reader: nn.Module, latents: Tensor, timestep: int, features: Tensor | None, context: Tensor
+) -> KVCache:
+    """First stage of a reader alone: the layers that read this cache project it themselves, each time."""
+    stage = Collect()
+    _pass(reader, latents, timestep, features, context, stage)
+    return KVCache(stage.entries)
+
+
+def _pass(unet: nn.Module, latents, timestep: int, features, context, stage: Stage) -> None:
     timesteps = torch.full((len(latents),), timestep, device=latents.device)
     predict(unet, latents, timesteps, features, context, stage)
-    return KVCache(stage.entries)
 
 
 def denoise(
