@@ -41,7 +41,7 @@ LAYERS = [
     ]),
     ("verbs", [
         "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real",
-        "evaluate_tryon", "metrics", "bench", "doctor", "tryon", "animate",
+        "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench", "doctor", "tryon", "animate",
     ]),
     ("faces", ["cli", "demo"]),
 ]

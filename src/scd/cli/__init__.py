@@ -93,8 +93,11 @@ def _parse(arguments: list[str]) -> Any:
 
 def _options(verb: str, rest: list[str]) -> Any:
     """The type that tyro fills for this verb."""
-    from scd.cli import options
+    from scd.cli import evaluations, options
 
+    if verb == "evaluate":
+        pairs = bool(rest) and rest[0] in evaluations.PAIRS
+        return evaluations.EvaluatePairs if pairs else evaluations.Evaluate
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro

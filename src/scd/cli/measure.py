@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
+from scd.cli.evaluations import Evaluate, EvaluatePairs
 from scd.cli.job import require_free
 from scd.cli.models import load_pipeline
-from scd.cli.options import Bench, Evaluate
+from scd.cli.options import Bench
 from scd.cli.terminal import json_line, progress, table
 from scd.types import UserError
 
 log = logging.getLogger("scd")
+
+SHOWN = 20  # pairs without their pictures; the rest is counted
+SMALLEST_SIDE = 32  # pixels of a picture that is painted
 
 
 def evaluate(options: Evaluate) -> None:
@@ -19,6 +25,9 @@ def evaluate(options: Evaluate) -> None:
         require_free([options.sheet], options.force)
     if options.data == "world-video":
         _evaluate_video(options)
+        return
+    if options.data == "world-tryon":
+        _evaluate_tryon(options)
         return
     from scd.evaluate import evaluate_world
     from scd.pose.detect import get_detector
@@ -66,6 +75,121 @@ def _evaluate_video(options: Evaluate) -> None:
         )  # fmt: skip
     table(f"{num} held-out clips at {pipe.config.default_size} px", result)
     json_line(result)
+
+
+def _evaluate_tryon(options: Evaluate) -> None:
+    from scd.evaluate_tryon import evaluate_world_tryon
+
+    num = 32 if options.num is None else options.num
+    if num < 1:
+        raise UserError(f"--num {num}: one person at least")
+    pipe = load_pipeline(options.model)
+    lpips = _lpips(options, pipe)
+    with progress("painting", 9 * num) as advance:  # at most: not everybody wears two pieces
+        result = evaluate_world_tryon(
+            pipe, num, options.model.seed or 0, options.sheet, options.model.model or "embedded", lpips,
+            advance,
+        )  # fmt: skip
+    table(f"{num} held-out people in another garment, at {pipe.config.default_size} px", result)
+    json_line(result)
+
+
+def evaluate_pairs(options: EvaluatePairs) -> None:
+    """Run the verb on a try-on dataset. Raises UserError."""
+    from scd import evaluate_viton_hd as pairs_of
+    from scd.data.tryon import find_pairs
+    from scd.metrics import distribution, perceptual
+
+    size = _size(options.size)
+    _require_sense(options)
+    layout = find_pairs(options.root, options.data)
+    pairs = pairs_of.choose_pairs(layout, not options.unpaired, options.category, options.limit)
+    names = pairs_of.names_of(pairs)
+    if options.out:
+        require_free([options.out / f"{name}.png" for name in names.values()], options.force)
+    missing = pairs_of.missing_pictures(layout)
+    for line in [*missing[:SHOWN], *(["..."] if len(missing) > SHOWN else [])]:
+        log.warning("left out: %s", line)
+    model: dict[str, Any] = {"num_steps": None, "guidance": None, "seed": None, "model": None}
+    pipe = None
+    if options.predictions:
+        everybody = pairs_of.choose_pairs(layout, not options.unpaired)
+        found = pairs_of.match_predictions(options.predictions, pairs, everybody)
+        paintings = pairs_of.read_predictions(found, size)
+    else:
+        pipe = load_pipeline(options.model)
+        _require_fit(pipe, size)
+        seed = options.model.seed or 0
+        model = {
+            "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance, "seed": seed,
+            "model": options.model.model or "embedded",
+        }  # fmt: skip
+        paintings = pairs_of.paint_pairs(pipe, pairs, size, options.paste_back, seed, options.batch)
+    lpips = _lpips(options, pipe)
+    inception = None
+    if options.inception:
+        inception = distribution.load_inception(options.inception, pipe.device if pipe else "cpu")
+    else:
+        log.info("fid and kid are left out: --inception names no weights (%s)", distribution.WEIGHTS)
+    with progress("painting" if pipe else "measuring", len(pairs)) as advance:
+        numbers = pairs_of.evaluate_pairs(
+            paintings, names, options.out, options.force, lpips, inception, advance
+        )
+    setting = "unpaired" if options.unpaired else "paired"
+    result = {
+        **numbers, "num_missing": len(missing),
+        "data": options.data, "root": str(options.root), "setting": setting,
+        "categories": list(options.category) or sorted({pair.category for pair in pairs}),
+        "limit": options.limit, "height": size[0], "width": size[1],
+        "paste_back": None if options.predictions else options.paste_back,
+        "predictions": str(options.predictions) if options.predictions else None,
+        "ssim_of": pairs_of.SSIM, "lpips_of": perceptual.NET if lpips else None,
+        "fid_of": distribution.FLAVOUR if inception else None, **model,
+    }  # fmt: skip
+    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
+    table(f"{options.root}: {result['num_pairs']} {setting} pairs at {size[0]} x {size[1]}", shown)
+    if layout.note:
+        print(f"licence: {layout.note}")
+    json_line(result)
+
+
+def _require_sense(options: EvaluatePairs) -> None:
+    if options.paired and options.unpaired:
+        raise UserError("--paired --unpaired: one at a time, they are numbers of two kinds")
+    for name in ("limit", "batch"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: one at least")
+    if options.out and options.predictions:
+        raise UserError("--out --predictions: those pictures are there already; leave --out away")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """ "512x384", as the field says sizes -> (height, width)."""
+    height, _, width = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and min(int(height), int(width)) >= SMALLEST_SIDE):
+        raise UserError(f"--size {text}: write HEIGHTxWIDTH in pixels, {SMALLEST_SIDE} at least: 512x384")
+    return int(height), int(width)
+
+
+def _require_fit(pipe: Any, size: Sequence[int]) -> None:
+    """UserError for sides that the model cannot paint; a line for a size far from what it was trained at."""
+    factor, trained = pipe.vae_scale_factor, pipe.config.default_size
+    if size[0] % factor or size[1] % factor:
+        raise UserError(f"--size {size[0]}x{size[1]}: multiples of {factor}, which this model's sides are")
+    if not 0.5 < size[0] * size[1] / trained**2 < 2:
+        log.warning(
+            "this model was trained at %d px: --size %dx%d is far from that", trained, size[0], size[1]
+        )
+
+
+def _lpips(options: Evaluate | EvaluatePairs, pipe: Any) -> Any:
+    """The measure, or None and a line that says so."""
+    from scd.metrics.perceptual import NET, load_lpips
+
+    if options.lpips is None:
+        log.info("lpips is left out: --lpips names no weights (%s)", NET.partition(",")[0])
+        return None
+    return load_lpips(options.lpips, pipe.device if pipe else "cpu")
 
 
 def bench(options: Bench) -> None:

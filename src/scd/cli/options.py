@@ -249,30 +249,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Measure a model on held-out people with exact truth: a table, then one line of JSON."""
-
-    data: Annotated[Positional[Literal["world", "world-video"]], arg(metavar="{world,world-video}")]
-    """What to measure on: pictures, or motion clips, of drawn people that training never sees."""
-    num: Count = None
-    """People. Default: 64 for pictures (three times as many are painted), 8 for clips."""
-    frames: Annotated[int, arg(metavar="N")] = 24
-    """Of each clip, 15 a second."""
-    sheet: File = None
-    """Also write a sheet of references, poses, results and truths."""
-    force: Flag = False
-    """Replace the sheet if it exists."""
-    verbose: Verbose = False
-    """Show the libraries' messages, and tracebacks."""
-    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
-
-    def run(self) -> None:
-        from scd.cli.measure import evaluate
-
-        evaluate(self)
-
-
-@dataclass(frozen=True)
 class World:
     """Draw people of the procedural world: a sheet, a motion clip, or a folder of pictures and poses."""
 

@@ -44,6 +44,12 @@ def ssim(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.b
     return float(everywhere[0].mean(0).numpy()[mask].mean())
 
 
+def absolute_error(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Mean absolute difference of two pictures (H, W, 3), 0..255: whatever their size (DisCo's L1 depends on
+    it)."""
+    return float(np.abs(result.astype(np.float64) - truth).mean())
+
+
 def gradient(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     """Mean absolute horizontal difference of neighbouring pixels (H, W, 3) that both lie in the mask (H, W),
     0..255."""
