@@ -20,6 +20,11 @@ Detector = Annotated[str | None, DisallowNone, arg(metavar="mediapipe|dwpose", h
 Person = Annotated[str | None, DisallowNone, arg(metavar="largest|N", help_behavior_hint="")]
 Seconds = Annotated[float | None, DisallowNone, arg(metavar="SECONDS", help_behavior_hint="")]
 Canvas = Annotated[str | None, DisallowNone, arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")]
+Kind = Annotated[
+    Literal["upper", "lower", "dress"] | None,
+    DisallowNone,
+    arg(metavar="upper|lower|dress", help_behavior_hint=""),
+]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scd import media
 from scd import world as people
 from scd.cli.job import ENDINGS, require_free
@@ -39,6 +41,9 @@ def world(options: World) -> None:
             raise UserError(f"{options.out}: --tryon writes a folder; choose a name without an ending")
         _tryon(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
         return
+    if options.garment:
+        _garment(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
+        return
     if options.out.suffix.lower() in CLIP_ENDINGS:
         _clip(options, settings)
         return
@@ -58,6 +63,14 @@ def _sheet(options: World, settings: dict[str, Any], advance) -> None:
     # A single picture stays as it is, so that it can be a reference
     sheet = rows[0][0] if options.num == options.views == 1 else media.contact_sheet(rows)
     media.write_image(options.out, sheet, settings, options.force)
+    print(options.out)
+
+
+def _garment(options: World, settings: dict[str, Any]) -> None:
+    """A garment laid flat, as `scd tryon` reads it."""
+    garment = people.sample_garment(np.random.default_rng([options.seed, 6]), options.garment or "upper")
+    image = people.flat_garment(garment, options.size)
+    media.write_image(options.out, image, {**settings, "garment": options.garment}, options.force)
     print(options.out)
 
 
