@@ -55,11 +55,12 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-# What `make run` reads: three people of the procedural world, whom training never sees
+# What `make run` and the README read: three people of the procedural world, whom training never sees, and a garment
 examples: env
 	$(BIN)/scd world examples/reference.png --seed 43 --num 1 --views 1 --size 384 --force
 	$(BIN)/scd world examples/pose.png --seed 45 --num 1 --views 1 --size 384 --force
 	$(BIN)/scd world examples/dance.mp4 --seed 52 --clip dance --frames 45 --fps 15 --size 256 --force
+	$(BIN)/scd world examples/garment.png --seed 46 --garment upper --size 384 --force
 
 # The moving picture of the README, painted by the weights of the day
 readme-gif: env
