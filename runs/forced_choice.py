@@ -1,9 +1,12 @@
-"""Sheets for a forced choice by eyes that did not make the pictures: which of four people is this?
+"""Sheets for a forced choice by eyes that did not make the pictures: which of four people, or with --tryon
+which of four garments, is this?
 
     .venv/bin/python runs/forced_choice.py out/choice --num 16 --seed 0
+    .venv/bin/python runs/forced_choice.py out/choice-tryon --num 16 --seed 0 --tryon
 
 Each row shows one result and the reference pictures of four held-out people, A to D, of which one was the
-result's reference. The key lies in key.json beside the sheets: show the sheets without it.
+result's reference; with --tryon four garments laid flat, of one kind. The key lies in key.json beside the
+sheets: show the sheets without it.
 """
 
 from __future__ import annotations
@@ -17,10 +20,15 @@ import numpy as np
 import tyro
 
 import scd
+from scd.data.world_tryon import other_garment
 from scd.evaluate import held_out_pairs, paint
+from scd.evaluate_tryon import held_out_scenes, try_on
 from scd.media import contact_sheet, write_image
+from scd.world import flat_garment
 
 ROWS = 4  # on a sheet
+
+Choice = tuple[np.ndarray, list[np.ndarray]]  # a result; what it may show, the right one first
 
 
 @dataclass
@@ -29,17 +37,36 @@ class Options:
     num: int = 16
     seed: int = 0
     model: str | None = None
+    tryon: bool = False
+
+
+def people(pipe, num: int, seed: int) -> list[Choice]:
+    """The right one and the three people after it."""
+    pairs = held_out_pairs(num + 3, pipe.config.default_size)
+    results = paint(pipe, pairs[:num], pairs[:num], seed)
+    return [(y, [p.reference for p in pairs[i : i + 4]]) for i, y in enumerate(results)]
+
+
+def garments(pipe, num: int, seed: int) -> list[Choice]:
+    """The right one and what the next three scenes would be given of that kind."""
+    size = pipe.config.default_size
+    scenes = [
+        (case.worn.scene.seed, case.own, case.trial) for case in held_out_scenes(num, size)
+    ]  # without their views, which take much memory
+    results = try_on(pipe, [trial for _, _, trial in scenes], seed=seed)
+    return [
+        (y, [*trial.garments, *(flat_garment(other_garment(first + i, own), size) for i in (1, 2, 3))])
+        for y, (first, own, trial) in zip(results, scenes, strict=True)
+    ]
 
 
 def main(options: Options) -> None:
     pipe = scd.load(options.model)
     pipe.set_progress_bar_config(disable=True)
-    pairs = held_out_pairs(options.num + 3, pipe.config.default_size)
-    results = paint(pipe, pairs[: options.num], pairs[: options.num], options.seed)
     rng, rows, key = np.random.default_rng(options.seed), [], []
-    for i, result in enumerate(results):
-        order = rng.permutation(4)  # the right one and the three people after it
-        rows.append([result, *(pairs[i + int(j)].reference for j in order)])
+    for result, choice in (garments if options.tryon else people)(pipe, options.num, options.seed):
+        order = rng.permutation(4)
+        rows.append([result, *(choice[int(j)] for j in order)])
         key.append("ABCD"[int(np.flatnonzero(order == 0)[0])])
     for start in range(0, len(rows), ROWS):
         cells = [[cell.repeat(2, 0).repeat(2, 1) for cell in row] for row in rows[start : start + ROWS]]

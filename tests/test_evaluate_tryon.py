@@ -1,10 +1,12 @@
 """Evaluation of try-on, with pipelines that know or ignore the answer: every number has an exact value."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import make_pipeline
 
 from scd import media, world
 from scd.data.augment import as_detected
@@ -269,3 +271,29 @@ def test_ssim_over_a_mask():
     assert ssim(broken, truth) < 0.6
     with pytest.raises(ValueError, match="empty mask"):
         ssim(truth, truth, np.zeros_like(mask))
+
+
+# ---- the command ----
+
+
+def test_the_command_prints_a_table_then_json(scd, tmp_path):
+    make_pipeline().save_pretrained(tmp_path / "tiny")
+    options = ("--num", 2, "--steps", 1, "--size", 32, "--sheet", tmp_path / "sheet.png")
+    command = ("evaluate", "world-tryon", *options, "--model", tmp_path / "tiny")
+    code, out, err = scd(*command)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert list(result)[:10] == [
+        "garment_psnr", "garment_psnr_no_garment", "garment_psnr_other_garment", "garment_psnr_vae",
+        "region_psnr", "color_error", "color_error_no_garment", "color_error_other_garment",
+        "outside_max_difference", "num_pairs",
+    ]  # fmt: skip
+    assert result["outside_max_difference"] == 0
+    assert result["lpips"] is None
+    assert (result["num_pairs"], result["num_steps"], result["guidance"]) == (2, 1, 2.0)
+    assert result["seconds_dressed_two_steps"] > result["seconds_dressed"] > 0
+    assert "print_error_plain" in "".join(out.splitlines()[:-1])
+    assert "lpips is left out: --lpips names no weights" in err
+    assert media.read_image(tmp_path / "sheet.png").size
+    assert "sheet.png exists already" in scd(*command)[2]
+    assert "--num 0: one person at least" in scd("evaluate", "world-tryon", "--num", 0)[2]
