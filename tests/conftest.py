@@ -83,7 +83,7 @@ def make_pipeline(image_encoder=None, **kwargs) -> SCDPipeline:
     return pipe
 
 
-def make_clip():
+def make_clip(projection_dim=16):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(3)
@@ -95,7 +95,7 @@ def make_clip():
             num_attention_heads=2,
             image_size=32,
             patch_size=16,
-            projection_dim=16,
+            projection_dim=projection_dim,
         )
     ).eval()
 

@@ -119,18 +119,18 @@ def motion_adapter(weights: Mapping[str, Tensor], unet_config: Any, path: Any) -
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a file, by name: safetensors, or a pickle that holds nothing but tensors. Raises
+    """The tensors of a file, by name: safetensors, or a .pth that holds nothing but tensors. Raises
     UserError; nothing that a file says is executed."""
     try:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, or half a download ({' '.join(str(error).split())[:120]}): download it again"
         ) from error
-    except Exception as error:  # torch's unpickler refuses what is not data
+    except Exception as error:  # the weights-only reader refuses what is not data
         raise UserError(
             f"{path}: holds more than tensors, and nothing of it was executed; use a file of plain weights, "
             "such as .safetensors"

@@ -37,6 +37,32 @@ def inside(latents: Tensor, is_clip: bool) -> Tensor:
     return latents.transpose(1, 2) if is_clip else latents.unsqueeze(1)
 
 
+def initial_latents(
+    pipe: Any, latents: Tensor | None, shape: tuple[int, int], is_clip: bool, size: tuple[int, int],
+    generators: Sequence[torch.Generator | None], home: tuple[torch.device, torch.dtype],
+) -> Tensor:  # fmt: skip
+    """The state (N, T, C, h, w) before the first step, of unit variance, for `shape` (N, T) pictures of
+    `size` (H, W) pixels: what was given, or noise. Raises ValueError for another shape."""
+    channels, factor = pipe.unet.config.in_channels, pipe.vae_scale_factor
+    whole = (*shape, channels, size[0] // factor, size[1] // factor)
+    if latents is not None:
+        expected = outside(torch.empty(whole, device="meta"), is_clip).shape
+        if latents.shape != expected:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}, not {tuple(expected)}")
+        return inside(latents, is_clip).to(*home)
+    # Each clip's noise comes from its own generator, on that generator's device: the same on every machine;
+    # and frame by frame, so that a frame's does not depend on how many follow
+    draws = 1 if pipe.config.shared_noise else shape[1]
+    noise = [
+        torch.stack([
+            torch.randn(whole[2:], generator=g, device=g.device if g else None, dtype=torch.float32)
+            for _ in range(draws)
+        ]).expand(shape[1], -1, -1, -1)
+        for g in generators
+    ]  # fmt: skip
+    return torch.stack([n.to(*home) for n in noise])
+
+
 def split_generator(generator, num: int) -> list[torch.Generator | None]:
     """N generators from one, by index: number i is the same whatever N is. A list of N passes through; None
     stays unseeded.

@@ -31,7 +31,14 @@ from scd.denoiser import Denoiser
 from scd.encoders import Encoders, Picture
 from scd.habits import Habits
 from scd.inpaint import AnyRegion, Canvas, as_targets
-from scd.inputs import as_clips, inside, outside, same_for_frames, split_generator
+from scd.inputs import (
+    as_clips,
+    initial_latents,
+    inside,
+    outside,
+    same_for_frames,
+    split_generator,
+)
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
@@ -186,8 +193,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         pixels = self._pixels(image)  # type: ignore[arg-type]
         latents = self.encode_pictures(pixels)
         size = (pixels.shape[2], pixels.shape[3])
-        shown = isinstance(pose, Pose) and self.config.reference_pose
-        features = self.encode_poses([pose], size) if shown else None
+        posed = [pose] if isinstance(pose, Pose) and self.config.reference_pose else []
+        features = self.encode_poses(posed, size) if posed else None
         context = self.encode_context(pixels)
         timestep = self.config.reference_timestep
         cache = backbone.extract(self.unet, latents, timestep, features, context, self.reference_unet)
@@ -296,7 +303,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         if saved := savepoint and savepoint.load(self.scheduler, generators):
             state, first = saved[0].to(device, dtype), saved[1]
         else:
-            state = self._initial_latents(latents, (num, frames), is_clip, size, generators, device, dtype)
+            state = initial_latents(self, latents, (num, frames), is_clip, size, generators, (device, dtype))
             state = state * self.scheduler.init_noise_sigma
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.update(first)
@@ -366,28 +373,6 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             reference = Reference.stack(reference)
         check_stamp(reference.stamp, self.stamp)
         return reference.to(self._execution_device)
-
-    def _initial_latents(
-        self, latents, shape: tuple[int, int], is_clip: bool, size, generators, device, dtype
-    ) -> Tensor:
-        channels, factor = self.unet.config.in_channels, self.vae_scale_factor
-        whole = (*shape, channels, size[0] // factor, size[1] // factor)  # (N, T, C, h, w)
-        if latents is not None:
-            expected = outside(torch.empty(whole, device="meta"), is_clip).shape
-            if latents.shape != expected:
-                raise ValueError(f"latents have shape {tuple(latents.shape)}, not {tuple(expected)}")
-            return inside(latents, is_clip).to(device, dtype)
-        # Each clip's noise comes from its own generator, on that generator's device: the same on every
-        # machine; and frame by frame, so that a frame's does not depend on how many follow
-        draws = 1 if self.config.shared_noise else shape[1]
-        noise = [
-            torch.stack([
-                torch.randn(whole[2:], generator=g, device=g.device if g else None, dtype=torch.float32)
-                for _ in range(draws)
-            ]).expand(shape[1], -1, -1, -1)
-            for g in generators
-        ]  # fmt: skip
-        return torch.stack([n.to(device, dtype) for n in noise])
 
     def _step(self, prediction: Tensor, t: Tensor, state: Tensor, generators: list) -> Tensor:
         """The scheduler's step; what it draws comes from each clip's generator, with `shared_noise` the same

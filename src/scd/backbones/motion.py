@@ -95,7 +95,7 @@ def join(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
             motion = UNetMotionModel.from_unet2d(unet, adapter, load_weights=False)
         joined = _share(motion, {**unet.state_dict(keep_vars=True), **adapter.state_dict(keep_vars=True)})
         for layer in temporal_layers(joined):  # the joined network's config knows the picture part's only
-            layer.norm.num_groups = adapter.config.motion_norm_num_groups
+            layer.norm.num_groups = adapter.config["motion_norm_num_groups"]
         return joined
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -31,7 +31,7 @@ STYLES = {
     # dots are smaller here, so that a face 15 pixels wide keeps its eyes and brows apart. Smooth edges come
     # on top: 0.7 pixel on each side
     "openpose": Style(True, 0.015, 0.004, 0.003, 0.0, 3.0, cv2.LINE_AA),
-    # What DWPose (Yang et al. 2023) draws with its shorter side at 512, and Animate Anyone's family has learnt
+    # What DWPose (Yang et al. 2023) draws with the shorter side at 512, and Animate Anyone's family learnt
     "dwpose": Style(False, 8 / 512, 2 / 512, 3 / 512, 4 / 512, 0.0, cv2.LINE_8),
 }
 HAND_JOINT_COLOUR = (0, 0, 255)
