@@ -174,7 +174,7 @@ def test_ip_adapters_are_refused(pipe):
 def test_components_and_from_pipe_share_weights_and_settings():
     pipe = make_pipeline(make_clip())
     before = paint(pipe)
-    optional = {"image_encoder", "motion_adapter"}
+    optional = {"image_encoder", "motion_adapter", "reference_unet"}
     assert set(pipe.components) == {"vae", "unet", "pose_encoder", "scheduler", *optional}
     rebuilt = SCDPipeline(**pipe.components, default_size=64, default_steps=3, default_guidance=2.0)
     assert rebuilt.unet is pipe.unet

@@ -21,6 +21,7 @@ VERBS = {
     "mask": "say where a garment goes on the person of a picture",
     "data": "check, prepare or preview a dataset of clips, or for try-on",
     "train": "train a model",
+    "convert": "write public weights as a model folder",
     "evaluate": "measure a model on held-out people with exact truth",
     "world": "draw people of the procedural world",
     "demo": "open a page: a photo and a driving clip in, a clip out",
@@ -98,6 +99,10 @@ def _options(verb: str, rest: list[str]) -> Any:
     if verb == "evaluate":
         pairs = bool(rest) and rest[0] in evaluations.PAIRS
         return evaluations.EvaluatePairs if pairs else evaluations.Evaluate
+    if verb == "convert":
+        from scd.cli.convert import Convert
+
+        return Convert
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro

@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-from scd.cli.options import Convert
-from scd.cli.terminal import progress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from scd.cli.fields import File, Flag, Verbose
 from scd.types import UserError
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write public weights as a model folder, for `--model`.
+
+    animate-anyone: FOLDER holds denoising_unet, reference_unet, pose_guider and motion_module, .pth or
+    .safetensors, and beside them sd-vae-ft-mse/ and image_encoder/. Files are read as tensors only; nothing
+    in them is executed.
+    """
+
+    family: Annotated[Positional[Literal["animate-anyone"]], arg(metavar="animate-anyone")]
+    """Whose weights they are."""
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Where the files lie."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The new model folder."""
+    vae: File = None
+    """The VAE's folder, where it is not in FOLDER."""
+    image_encoder: File = None
+    """The CLIP image encoder's folder, where it is not in FOLDER."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    """Of the written weights; float16 is half the size."""
+    force: Flag = False
+    """Replace OUT."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+
+    def run(self) -> None:
+        convert(self)
 
 
 def convert(options: Convert) -> None:
@@ -14,6 +49,7 @@ def convert(options: Convert) -> None:
     if options.out.resolve() == options.folder.resolve():
         raise UserError(f"{options.out} is what is converted: choose another name")
     from scd import animate_anyone, checkpoint
+    from scd.cli.terminal import progress
     from scd.model import resolve_dtype
     from scd.pipeline import SCDPipeline
 
