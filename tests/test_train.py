@@ -232,6 +232,60 @@ def test_try_on_trains_and_resumes_to_the_bit(tmp_path, config):
     assert same(whole, weights(train.train(config, tmp_path / "parts", model.build(config))))
 
 
+SEPARATE = replace(TINY, reference_network="separate")
+
+
+def separate_pipe(tmp_path, config=SEPARATE):
+    return model.start(config, tmp_path)
+
+
+def test_a_reference_network_of_its_own_starts_as_the_same_network(tmp_path):
+    """A copy's features under the denoiser's projections are the denoiser's own keys and values: the two
+    variants of METHOD 9 start at one prediction."""
+    two = separate_pipe(tmp_path / "two")
+    one = SCDPipeline.from_pipe(two, reference_unet=None)
+    batch = collate(batch_of(TINY, 2))
+    losses = [
+        train.step_loss(train.Trainee(pipe), pipe, batch, torch.Generator().manual_seed(0), TINY).item()
+        for pipe in (one, two)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("learn", ["all", "attention"])
+def test_everything_that_learns_of_two_networks_has_a_gradient(tmp_path, learn):
+    from scd import learning
+
+    config = replace(SEPARATE, learn=learn, drop_reference=0.0)
+    pipe = separate_pipe(tmp_path, config)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    trainee = train.Trainee(pipe).train()
+    learning.choose(pipe, config)
+    batch = collate(batch_of(TINY, 2))
+    train.step_loss(trainee, pipe, batch, torch.Generator().manual_seed(0), config).backward()
+    without = {n for n, p in trainee.named_parameters() if p.requires_grad and p.grad is None}
+    assert not without, "training in several processes would stop"
+    reader = dict(pipe.reference_unet.named_parameters())
+    assert not reader["conv_out.weight"].requires_grad
+    last = "up_blocks.1.attentions.1.transformer_blocks.0"
+    assert not reader[f"{last}.attn2.to_q.weight"].requires_grad
+    assert reader["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight"].requires_grad
+
+
+def test_two_networks_train_resume_and_load(tmp_path):
+    whole = train.train(SEPARATE, tmp_path / "whole", separate_pipe(tmp_path / "whole"))
+    train.train(replace(SEPARATE, steps=3), tmp_path / "parts", separate_pipe(tmp_path / "parts"))
+    parts = train.train(SEPARATE, tmp_path / "parts", separate_pipe(tmp_path / "parts"))
+    for name in ("unet", "reference_unet"):
+        assert same(getattr(whole, name).state_dict(), getattr(parts, name).state_dict())
+    read, own = whole.reference_unet.state_dict(), whole.unet.state_dict()
+    assert not torch.equal(read["conv_in.weight"], own["conv_in.weight"])
+    loaded = SCDPipeline.from_pretrained(tmp_path / "whole" / "model")
+    assert same(loaded.reference_unet.state_dict(), read)
+    with pytest.raises(UserError, match=r"--reference-network separate: .* not lora"):
+        separate_pipe(tmp_path / "lora", replace(SEPARATE, learn="lora"))
+
+
 @pytest.mark.slow
 def test_overfitting_one_person_works(tmp_path):
     config = replace(
@@ -375,6 +429,25 @@ def test_no_gradient_reaches_the_extract_pass_of_stage_2():
     with_gradient = {name for name, gradient in gradients.items() if gradient.abs().sum() > 0}
     assert with_gradient
     assert all(".motion_modules." in name for name in with_gradient)
+
+
+def test_attention_learns_from_the_extract_pass_of_clips():
+    """What alone learns there are attention layers: a reference's keys come from them too."""
+    from scd import learning
+
+    pipe = motion_pipe()
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    learning.choose(pipe, replace(MOTION, learn="attention"))
+    trainee = train.Trainee(pipe).train()
+    seen = []
+    original = train.extract
+    train.extract = lambda *args: seen.append(original(*args)) or seen[-1]
+    try:
+        sample = collate([WorldClips(1, 32, 3, (1,), references=(1.0,))[0]])
+        train.step_loss(trainee, pipe, sample, torch.Generator().manual_seed(0), MOTION)
+    finally:
+        train.extract = original
+    assert all(kv[0].requires_grad for kv in seen[0].entries.values())
 
 
 def test_clips_are_successive_frames_of_one_scene():

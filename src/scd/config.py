@@ -85,6 +85,9 @@ class TrainConfig:
     image_encoder: str = ""  # with Stable Diffusion: folder or hub id of CLIP ViT-L/14; "" = no embedding
     # Of the denoising network; the pose encoder learns too, except with "motion": temporal layers alone
     learn: Literal["all", "attention", "lora", "motion"] = "all"
+    # Who reads references: the denoising network itself, or one of its own, which starts as a copy (Animate
+    # Anyone's ReferenceNet; an ablation of METHOD 9: twice the parameters)
+    reference_network: Literal["same", "separate"] = "same"
     motion_adapter: str = ""  # with "motion", for a model without one: folder or hub id; "" = a new one
     motion_heads: int = 8  # of a new one
     # With "motion": the frames of a clip have one noise, in training and ever after. Where a sampler draws

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from scd import checkpoint
 from scd.backbones.motion import temporal_layers
+from scd.backbones.unet import adapt, collect
 from scd.config import TrainConfig
 from scd.pipeline import SCDPipeline
 
@@ -33,15 +35,18 @@ def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
         if frozen is not None:
             frozen.requires_grad_(False)
     pipe.pose_encoder.requires_grad_(config.learn != "motion")
-    pipe.unet.requires_grad_(config.learn == "all")
+    networks = [network for network in (pipe.unet, pipe.reference_unet) if network is not None]
+    for network in networks:
+        network.requires_grad_(config.learn == "all")
     if config.learn == "motion":
         for layer in temporal_layers(pipe.unet):
             layer.requires_grad_(True)
             layer.gradient_checkpointing = config.checkpointing
     if config.learn == "attention":
-        for name, layer in pipe.unet.named_modules():
-            if name.endswith((".attn1", ".attn2")):
-                layer.requires_grad_(True)
+        for network in networks:
+            for name, layer in network.named_modules():
+                if name.endswith((".attn1", ".attn2")):
+                    layer.requires_grad_(True)
     elif config.learn == "lora" and not _adapted(pipe.unet):
         rank = config.lora_rank
         lora = LoraConfig(
@@ -50,6 +55,22 @@ def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pipe.unet.add_adapter(lora)  # up starts at zero: the network is unchanged at first
+    if pipe.reference_unet is not None:
+        unread = unread_parameters(pipe.reference_unet)
+        for name, parameter in pipe.reference_unet.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name not in unread)
+
+
+def unread_parameters(reader: Any) -> set[str]:
+    """Parameters of a reference network that come after the last layer that is read. They get no gradient
+    ever, which training in several processes does not forgive."""
+    with torch.device("meta"):
+        twin = adapt(UNet2DConditionModel(**reader.config))
+        side = 2 ** len(reader.config.block_out_channels)
+        latents = torch.zeros(1, reader.config.in_channels, side, side)
+        cache = collect(twin, latents, 0, None, torch.zeros(1, 1, reader.config.cross_attention_dim))
+        sum(entry[0].sum() for entry in cache.entries.values()).backward()  # type: ignore[union-attr]
+    return {name for name, parameter in twin.named_parameters() if parameter.grad is None}
 
 
 def export(pipe: SCDPipeline, run: Path) -> None:

@@ -18,7 +18,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from scd.backbones.motion import has_motion, new_motion_adapter
+from scd.backbones.motion import has_motion, new_motion_adapter, picture_copy
 from scd.checkpoint import checkpoints, export
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
@@ -91,6 +91,13 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
                 "learn that anew, unless --network.prediction-type, .beta-start and .beta-end say otherwise"
             )
         pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
+    if config.reference_network == "separate" and pipe.reference_unet is None:
+        if config.learn not in ("all", "attention"):
+            raise UserError(
+                f"--reference-network separate: a second network has to learn; --learn all or attention, not "
+                f"{config.learn}"
+            )
+        pipe = SCDPipeline.from_pipe(pipe, reference_unet=picture_copy(pipe.unet))
     if config.learn == "motion" and not has_motion(pipe.unet):
         pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
     if config.learn == "motion":
@@ -219,7 +226,10 @@ def build_unet(network: NetworkConfig, sample_size: int) -> UNet2DConditionModel
 
 def build_pose_encoder(network: NetworkConfig) -> PoseEncoder:
     return PoseEncoder(
-        network.block_out_channels[0], network.pose_channels, network.pose_stride, network.pose_frequencies,
+        network.block_out_channels[0],
+        network.pose_channels,
+        network.pose_stride,
+        network.pose_frequencies,
         network.pose_dilations,
     )
 

@@ -22,7 +22,7 @@ from torch.nn.functional import adaptive_max_pool2d
 from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, process
-from scd.backbones.unet import denoise, extract, joint
+from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
 from scd.data.real import RealPictures, open_real
@@ -42,29 +42,34 @@ class Trainee(nn.Module):
     def __init__(self, pipe: SCDPipeline):
         super().__init__()
         self.unet, self.pose_encoder = pipe.unet, pipe.pose_encoder
+        self.reference_unet = pipe.reference_unet  # None: `unet` reads references too
         self.reference_timestep = pipe.config.reference_timestep
 
     def forward(
         self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner,
         num_frames: int = 1,
     ) -> Tensor:  # fmt: skip
-        """The predictions of the targets. Pictures: one joint pass. Clips of `num_frames` rows: extract, then
-        denoise; where only temporal layers learn, nothing of the former needs a gradient."""
+        """The predictions of the targets. Pictures: one joint pass. Clips of `num_frames` rows, or a network
+        of its own for references: first the references, then the targets; where only temporal layers learn,
+        nothing of the former needs a gradient."""
         drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
         rows = references.shape[0] * references.shape[1]
         of_references, of_targets = self.pose_encoder(drawings).split([rows, len(z_t)])
         # A reference without a pose, a garment, has no features (METHOD 3)
         shown = reference_drawings.flatten(0, 1).flatten(1).any(1)[:, None, None, None]
         features = torch.where(shown, of_references, torch.zeros_like(of_references)), of_targets
-        if num_frames == 1:
+        if num_frames == 1 and self.reference_unet is None:
             return joint(
                 self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner
             )
-        frozen = not next(self.unet.conv_in.parameters()).requires_grad
+        shown = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
+        spatial = (p for n, p in self.unet.named_parameters() if ".motion_modules." not in n)
+        frozen = not any(p.requires_grad for p in spatial)
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            cache = extract(
-                self.unet, references.flatten(0, 1), self.reference_timestep, features[0], context[0]
-            )
+            if self.reference_unet is None:
+                cache = extract(self.unet, *shown)
+            else:
+                cache = collect(self.reference_unet, *shown)
         cache = cache.grouped(references.shape[1])
         return denoise(self.unet, z_t, timesteps, features[1], context[1], cache, owner, num_frames)
 

@@ -123,6 +123,14 @@ def split(motion: Any) -> tuple[UNet2DConditionModel, MotionAdapter]:
     return _share(unet, spatial), _share(adapter, temporal)
 
 
+def picture_copy(unet: Any) -> UNet2DConditionModel:
+    """A picture network with copies of the weights of this one's picture part."""
+    copied = UNet2DConditionModel(**picture_config(unet))
+    state = {name: value for name, value in unet.state_dict().items() if ".motion_modules." not in name}
+    copied.load_state_dict(state)
+    return copied.to(unet.dtype).eval()
+
+
 def picture_config(unet: Any) -> dict[str, Any]:
     """The settings of a network's picture part that both stock classes know, as `UNet2DConditionModel` takes
     them: the same with motion modules and without."""

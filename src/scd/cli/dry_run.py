@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from scd import stable_diffusion
-from scd.backbones.motion import has_motion, join, new_motion_adapter
+from scd.backbones.motion import has_motion, join, new_motion_adapter, picture_config
 from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
@@ -31,11 +32,17 @@ def dry_run(config: TrainConfig) -> None:
     if config.learn == "motion" and not has_motion(unet):
         with torch.device("meta"):
             unet = adapt(join(unet.to("meta"), new_motion_adapter(unet, config.motion_heads)))
-    parts: Any = SimpleNamespace(unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None)
+    reader = None
+    if config.reference_network == "separate":
+        with torch.device("meta"):
+            reader = UNet2DConditionModel(**picture_config(unet))
+    parts: Any = SimpleNamespace(
+        unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None, reference_unet=reader
+    )
     choose(parts, config)
-    networks = [unet, pose_encoder, vae, *others]
-    total = sum(map(_count, networks))
-    learnable = sum(p.numel() for network in networks[:2] for p in network.parameters() if p.requires_grad)
+    learning = [unet, pose_encoder, *([reader] if reader else [])]
+    total = sum(map(_count, [*learning, vae, *others]))
+    learnable = sum(p.numel() for network in learning for p in network.parameters() if p.requires_grad)
     state = total * BYTES_PER_WEIGHT + learnable * (BYTES_PER_LEARNABLE + (4 if config.ema_decay else 0))
     precision = resolve_precision(config.precision, resolve_device("auto"))
     if precision != "no":  # autocast's half-precision copies of the weights that a pass uses
@@ -62,7 +69,10 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     data, side = config.data, config.data.size // factor
     groups, references, rows = data.groups, len(data.references), data.groups * data.rows
     pipe: Any = SimpleNamespace(
-        unet=unet, pose_encoder=pose_encoder, config=SimpleNamespace(reference_timestep=0)
+        unet=unet,
+        pose_encoder=pose_encoder,
+        reference_unet=None,
+        config=SimpleNamespace(reference_timestep=0),
     )
     trainee = Trainee(pipe).to("meta", dtype).train()
     if config.checkpointing:
