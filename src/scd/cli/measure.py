@@ -198,9 +198,11 @@ def bench(options: Bench) -> None:
 
     if options.num < 1:
         raise UserError(f"--num {options.num}: one round at least")
+    if options.frames < 1:
+        raise UserError(f"--frames {options.frames}: one at least")
     pipe = load_pipeline(options.model, trained=False)
     with progress("timing", options.num + 2) as advance:
-        result = bench_pipeline(pipe, options.num, options.model.seed or 0, advance)
+        result = bench_pipeline(pipe, options.num, options.model.seed or 0, advance, options.frames)
     result["model"] = options.model.model or "embedded"
     table("one guided denoising step, and a picture", result)
     json_line(result)

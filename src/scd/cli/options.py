@@ -269,10 +269,13 @@ class Demo:
 
 @dataclass(frozen=True)
 class Bench:
-    """Time a model: a step without a reference, with it cached, with it read again each step; a picture."""
+    """Time a model: a step without a reference, with it cached, with it read again each step, with its
+    features projected anew for every frame; and a picture."""
 
     num: Annotated[int, arg(aliases=["-n"], metavar="N")] = 15
     """Rounds; in each, every kind of step is timed once."""
+    frames: Annotated[int, arg(metavar="T")] = 1
+    """Frames of the clip that a step paints; more than 1 for models with motion modules."""
     verbose: Verbose = False
     """Show the libraries' messages, and tracebacks."""
     model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
