@@ -91,8 +91,8 @@ class EvaluatePairs:
     lpips: File = None
     """Weights of LPIPS's network, SqueezeNet 1.1 as .safetensors; without them it is left out."""
     inception: File = None
-    """Weights of FID's and KID's network, pt_inception-2015-12-05-6726825d.pth; without them both are left
-    out."""
+    """Weights of FID's and KID's network, torch-fidelity's pt_inception-2015-12-05 as .safetensors; without
+    them both are left out."""
     force: Flag = False
     """Replace pictures in the folder that is named with --out."""
     verbose: Verbose = False

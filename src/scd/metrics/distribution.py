@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from scd.types import UserError
 
-WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"  # torch-fidelity's name for them
+WEIGHTS = "pt_inception-2015-12-05"  # torch-fidelity's name for them
 FLAVOUR = "torch-fidelity's Inception v3; KID raw, over all pairs of pictures"
 
 Features = NDArray[np.float64]  # (N, D)
@@ -70,20 +72,26 @@ class InceptionDistance:
 
 
 def load_inception(weights: Path, device: str | torch.device = "cpu") -> InceptionDistance:
-    """With torch-fidelity's network and its weights at this path. Raises UserError."""
+    """With torch-fidelity's network, whose weights lie at this path as .safetensors. Raises UserError."""
     if find_spec("torch_fidelity") is None:
         raise UserError("--inception: FID and KID need torch-fidelity: pip install torch-fidelity")
     from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
         FeatureExtractorInceptionV3,
     )
 
-    if not weights.is_file():
-        raise UserError(f"{weights} does not exist: give torch-fidelity's {WEIGHTS}")
+    # The class reads pickles only, and executes what is in them: it is given one of our own making
+    pickled = io.BytesIO()
     try:
+        torch.save(load_file(weights), pickled)
+        pickled.seek(0)
         network: Any = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=pickled
         )
-    except Exception as error:  # whatever unpickling and loading raise
-        raise UserError(f"{weights}: is not torch-fidelity's {WEIGHTS} ({error})") from error
+    except Exception as error:  # safetensors has errors of its own
+        reason = str(error).splitlines()[0]  # of a wrong file it goes on with every name
+        raise UserError(
+            f"{weights}: not torch-fidelity's {WEIGHTS} as .safetensors ({reason}); docs/evaluation.md says "
+            "how to make it"
+        ) from error
     network = network.to(device).eval()
     return InceptionDistance(lambda pixels: network(pixels.to(device))[0])
