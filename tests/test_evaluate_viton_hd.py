@@ -327,5 +327,5 @@ def test_distances_see_generated_and_real_people(written):
 def test_weights_that_are_not_there_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"pip install 'scd\[lpips\]'|not torchvision's squeezenet1_1"):
         load_lpips(tmp_path / "none.safetensors")
-    with pytest.raises(UserError, match=r"pip install torch-fidelity|not torch-fidelity's pt_inception"):
+    with pytest.raises(UserError, match=r"pip install 'scd\[fid\]'|not torch-fidelity's pt_inception"):
         load_inception(tmp_path / "none.safetensors")

@@ -74,7 +74,7 @@ class InceptionDistance:
 def load_inception(weights: Path, device: str | torch.device = "cpu") -> InceptionDistance:
     """With torch-fidelity's network, whose weights lie at this path as .safetensors. Raises UserError."""
     if find_spec("torch_fidelity") is None:
-        raise UserError("--inception: FID and KID need torch-fidelity: pip install torch-fidelity")
+        raise UserError("--inception: FID and KID need torch-fidelity: pip install 'scd[fid]'")
     from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
         FeatureExtractorInceptionV3,
     )
