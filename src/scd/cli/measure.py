@@ -90,7 +90,7 @@ def _evaluate_tryon(options: Evaluate) -> None:
             pipe, num, options.model.seed or 0, options.sheet, options.model.model or "embedded", lpips,
             advance,
         )  # fmt: skip
-    table(f"{num} held-out people in another garment, at {pipe.config.default_size} px", result)
+    table(f"{num} people in other clothes, at {pipe.config.default_size} px", result)
     json_line(result)
 
 
