@@ -89,8 +89,8 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
         )
     if len(categories) > 1 and len(categories) != len(garments):
         raise UserError(
-            f"--category {' '.join(categories)}: {len(categories)} categories for {len(garments)} garments; "
-            "give one for all, or one for each"
+            f"--category {' '.join(categories)}: give one for all garments, or one for each "
+            f"(garments: {len(garments)})"
         )
     num = first_said(options.num, old.get("num"), 1)
     if num < 1:
