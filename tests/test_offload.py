@@ -33,10 +33,19 @@ def with_codec():
     return pipe
 
 
+def with_reader():
+    pipe = make_motion_pipeline()
+    reader = make_pipeline().unet
+    for parameter in reader.parameters():
+        parameter.data += 0.02
+    return SCDPipeline.from_pipe(pipe, reference_unet=reader)
+
+
 NETWORKS = {
     "picture": lambda: make_pipeline(make_clip()),
     "motion": make_motion_pipeline,
     "codec": with_codec,
+    "reader": with_reader,
 }
 WAYS = {
     "move": lambda pipe: pipe.to("cuda"),
@@ -347,7 +356,7 @@ class Touches(torch.overrides.TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-READ = ["vae", "pose_encoder", "image_encoder", "unet"]
+READ = ["vae", "pose_encoder", "image_encoder", "reference_unet", "unet"]
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
