@@ -160,7 +160,7 @@ def test_damaged_latents_and_the_world_are_named(pipe, root, tmp_path):
         file.write_bytes(b"short")
     with pytest.raises(UserError, match=r"\.safetensors: kept latents cannot be read .*; remove the file"):
         kept[0]
-    with pytest.raises(UserError, match=r"--data\.latents: the world's people are drawn anew"):
+    with pytest.raises(UserError, match=r"--data\.latents: for real clips only; the world's people"):
         latents.with_latents(pipe, train._dataset(PRESETS["world-tiny"], 4), tmp_path)
 
 

@@ -42,7 +42,7 @@ def with_latents(pipe: Any, dataset: Any, folder: Path) -> RealPictures:
     """The dataset, reading latents in place of pictures. Those that are not in the folder yet are encoded
     first, shot by shot, each file written whole. Raises UserError."""
     if not isinstance(dataset, RealPictures):
-        raise UserError("--data.latents: the world's people are drawn anew all the time; for real clips only")
+        raise UserError("--data.latents: for real clips only; the world's people are drawn anew all the time")
     stamp = _stamp(pipe)
     missing = [shot for shot in dataset.shots if not latents_path(folder, shot, stamp).exists()]
     spoken = time.monotonic()

@@ -20,6 +20,7 @@ from scd.data.manifest import Entry
 from scd.data.prepare import find_all_poses, lacks_poses, survey
 from scd.data.tryon import TRYON_LAYOUTS, find_pairs, guess_tryon
 from scd.data.tryon_check import check_pairs, preview_pairs
+from scd.data.tryon_pictures import usable_pairs
 from scd.types import UserError
 
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
@@ -81,7 +82,7 @@ def ready(config: DataConfig, look: bool = True) -> None:
     if config.kind == "world":
         return
     if config.kind in TRYON_LAYOUTS:  # poses and masks come with it
-        find_pairs(config.root, config.kind)
+        usable_pairs(config)
         return
     layout = find_clips(config.root, config.kind)
     if look:

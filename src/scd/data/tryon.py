@@ -138,6 +138,8 @@ def guess_tryon(root: Path) -> str | None:
 def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
     """The pairs of the try-on dataset at `root`; without a kind, the layout that seems to lie there. Raises
     UserError when there is none, or when a folder is missing that nothing works without."""
+    if not str(root):
+        raise UserError("--data.root: name the folder of the dataset")
     path = Path(root).expanduser()
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")

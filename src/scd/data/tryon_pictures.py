@@ -13,7 +13,7 @@ from scd.data.augment import perturb
 from scd.data.blocks import Blocks
 from scd.data.buckets import nearest_bucket
 from scd.data.fitting import picture_size, read_fitting
-from scd.data.tryon import TryOnPair, find_pairs
+from scd.data.tryon import TryOnLayout, TryOnPair, find_pairs
 from scd.pose.draw import draw_pose
 from scd.types import Sample, UserError
 
@@ -35,7 +35,6 @@ class TryOnPictures:
         when no pair can train."""
         self.length, self.seed, self.augment = length, seed, augment
         self.pairs = [pair for pair in pairs if can_train(pair)]
-        self.left_out = [pair.name for pair in pairs if not can_train(pair)]
         if not self.pairs:
             raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")
         self.frames = [frame_of(pair, size) for pair in self.pairs]
@@ -75,12 +74,22 @@ def open_tryon(
 ) -> TryOnPictures:
     """The training set that a config names, or (`held_out`) the paired test pairs. Logs how many pairs have
     neither mask nor pose, or lack a picture. Raises UserError when nothing can train."""
-    layout = find_pairs(data.root, data.kind)
-    pairs = (layout.paired if held_out else layout.training)[: overfit or None]
-    try:
-        dataset = TryOnPictures(pairs, length, data.size, data.groups, seed, data.augment)
-    except UserError as error:
-        raise UserError(f"{data.root}: {error}; scd data check {data.root} says more") from None
-    if left_out := len(dataset.left_out) + len(layout.problems):
+    layout, pairs = usable_pairs(data, held_out)
+    left_out = len(layout.paired if held_out else layout.training) - len(pairs) + len(layout.problems)
+    if left_out:
         log.warning("%s: %d pairs left out; scd data check says which", data.root, left_out)
-    return dataset
+    return TryOnPictures(pairs[: overfit or None], length, data.size, data.groups, seed, data.augment)
+
+
+def usable_pairs(data: DataConfig, held_out: bool = False) -> tuple[TryOnLayout, list[TryOnPair]]:
+    """The layout that a config names, and those of its pairs that can train, or (`held_out`) be looked at.
+    Opens no picture. Raises UserError when there are none."""
+    if data.frames > 1:
+        raise UserError(f"--data.frames {data.frames}: {data.kind} holds pictures, no clips; leave it out")
+    layout = find_pairs(data.root, data.kind)
+    there = layout.paired if held_out else layout.training
+    pairs = [pair for pair in there if can_train(pair)]
+    if not pairs:
+        why = "none has an agnostic mask or a pose" if there else "no pair has both its pictures"
+        raise UserError(f"{data.root}: no pair can train, {why}; scd data check {data.root} says more")
+    return layout, pairs

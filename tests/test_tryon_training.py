@@ -1,0 +1,223 @@
+"""`scd train vitonhd` on the world in VITON-HD's layout, from a folder of Stable Diffusion's shape: what
+learns, exact resume, the sheet, and folders that cannot train."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sd15_folder import make
+
+from scd import media, model, train
+from scd.checkpoint import checkpoints
+from scd.config import PRESETS, DataConfig
+from scd.data.collate import collate
+from scd.data.tryon_pictures import open_tryon
+from scd.data.write_viton_hd import write_viton_hd
+from scd.region import latent_region
+from scd.types import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Three people to train with, two to test with, in VITON-HD's shape."""
+    folder = tmp_path_factory.mktemp("world")
+    write_viton_hd(folder, 3, 2, (128, 96))
+    return folder
+
+
+@pytest.fixture
+def broken(root, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(root, tmp_path / "viton"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("sd")
+    make(base / "sd", base / "clip", tiny=True)
+    return {"init": str(base / "sd"), "image_encoder": str(base / "clip")}
+
+
+@pytest.fixture
+def start(scd, root, folders):
+    """`scd train vitonhd` at a size for tests."""
+
+    def run(run_folder, *more, data=root):
+        return scd(
+            "train", "vitonhd", "--data.root", data, "--init", folders["init"],
+            "--image-encoder", folders["image_encoder"], "--run", run_folder, "--device", "cpu",
+            "--data.size", 64, "--data.groups", 2, "--data.workers", 0, "--accumulation", 1,
+            "--precision", "no", "--save-every", 2, "--log-every", 1, "--warmup", 1, "--lr", "1e-3",
+            *(() if "--sample-pictures" in more else ("--sample-pictures", 2)), *more,
+        )  # fmt: skip
+
+    return run
+
+
+def networks(pipe):
+    parts = {"unet": pipe.unet, "pose_encoder": pipe.pose_encoder, "vae": pipe.vae}
+    parts["image_encoder"] = pipe.image_encoder
+    return {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def held(folder):
+    """All tensors of a run's newest checkpoint: weights, average, optimizer."""
+    files = sorted(checkpoints(folder)[-1].glob("*.safetensors"))
+    return {f"{file.stem}.{k}": v for file in files for k, v in load_file(file).items()}
+
+
+# ---- runs ----
+
+
+@pytest.mark.parametrize("learn", ["attention", "lora"])
+def test_a_run_resumes_to_the_bit_and_learns_only_what_it_says(learn, start, root, folders, tmp_path):
+    more = [] if learn == "attention" else ["--learn", learn, "--lora-rank", 4]  # attention: the preset's
+    code, out, err = start(tmp_path / "whole", "--steps", 4, *more)
+    assert (code, out) == (0, f"{tmp_path}/whole/model\n"), err
+    assert start(tmp_path / "parts", "--steps", 2, *more, "--sample-pictures", 0)[0] == 0
+    half = held(tmp_path / "parts")
+    assert start(tmp_path / "parts", "--steps", 4, *more)[0] == 0
+    whole, parts = held(tmp_path / "whole"), held(tmp_path / "parts")
+    assert whole.keys() == parts.keys() == half.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    assert not all(torch.equal(half[k], parts[k]) for k in half)
+
+    # What the checkpoint holds is what learns
+    learnt = [k for k in whole if k.startswith("model.unet.")]
+    assert learnt
+    assert all(".attn1." in k or ".attn2." in k for k in learnt)
+    assert all("lora_" in k for k in learnt) == (learn == "lora")
+
+    # RUN/model is a stock folder; all but attention and pose encoder is as it was
+    first = networks(model.load_init(replace(PRESETS["vitonhd"], **folders)))
+    last, again = (networks(model.load(tmp_path / name / "model", "cpu")) for name in ("whole", "parts"))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(last[k], again[k]) for k in last)
+    changed = {k for k in last if not torch.equal(first[k], last[k])}
+    assert any(k.startswith("pose_encoder.") for k in changed)
+    inside = [k for k in changed if not k.startswith("pose_encoder.")]
+    assert inside
+    assert all(k.startswith("unet.") and (".attn1." in k or ".attn2." in k) for k in inside)
+
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [row["targets"] for row in rows if "loss" in row] == [2, 4, 6, 8]
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+    assert rows[-1].keys() == {"step", "region_psnr", "color_error"}
+    sheets = [tmp_path / name / "samples" / "step-00000004.png" for name in ("whole", "parts")]
+    assert np.array_equal(*map(media.read_image, sheets))
+    # Two pairs side by side: person, region, garment, result, truth of each
+    height, width, _ = media.read_image(sheets[0]).shape
+    assert height >= 80
+    assert width >= 2 * 5 * 48
+
+
+def test_the_batch_of_a_folder_is_noised_in_the_region_alone(root, folders):
+    """From the masks on the disk to what the network is shown, in portrait."""
+    data = replace(PRESETS["vitonhd"].data, root=str(root), size=64, groups=2, workers=0)
+    config = replace(PRESETS["vitonhd"], data=data, drop_reference=0.0, **folders)
+    pipe = model.load_init(config)
+    dataset = open_tryon(data, 2)
+    batch = collate([dataset[i] for i in range(2)])
+    assert batch.references.shape == batch.targets.shape == (2, 1, 3, 80, 48)  # the nearest bucket; padded
+    assert not batch.reference_drawings.any()
+    shown = {}
+
+    def trainee(references, z_t, timesteps, reference_drawings, target_drawings, context, owner, num_frames):
+        shown.update(z_t=z_t, owner=owner)
+        return torch.zeros_like(z_t, requires_grad=True)
+
+    train.step_loss(trainee, pipe, batch, torch.Generator().manual_seed(0), config)
+    z_0 = train.latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
+    region = torch.from_numpy(latent_region(batch.regions.flatten(0, 1)[:, 0].numpy() > 0))[:, None]
+    region = region.expand_as(z_0)
+    assert shown["owner"] == [0, 1]
+    assert torch.equal(shown["z_t"][~region], z_0[~region])
+    assert (shown["z_t"][region] != z_0[region]).all()
+    assert 0.05 < region.float().mean() < 0.6
+
+
+def test_a_folder_without_test_pairs_shows_those_of_training(start, broken, tmp_path):
+    shutil.rmtree(broken / "test")
+    (broken / "test_pairs.txt").unlink()
+    code, _, err = start(tmp_path / "run", "--steps", 1, data=broken)
+    assert code == 0, err
+    assert f"scd: {broken}: no paired test pair can be used; the sheet shows training's\n" in err
+    assert (tmp_path / "run" / "samples" / "step-00000001.png").is_file()
+
+
+# ---- folders that cannot train ----
+
+
+def without(*names):
+    def remove(folder):
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return remove
+
+
+def empty_list(folder):
+    (folder / "train_pairs.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (without("train/cloth"), "train/cloth is missing: garments lie there; copy the folder again"),
+        (without("train", "test"), "not VITON-HD's layout, which is train/image/00006_00.jpg, "),
+        (without("train"), "no pair can train, no pair has both its pictures; scd data check"),
+        (empty_list, "no pair can train, no pair has both its pictures; scd data check"),
+        (
+            without("train/agnostic-mask", "train/openpose_json"),
+            "no pair can train, none has an agnostic mask or a pose; scd data check",
+        ),
+        (shutil.rmtree, "there is no such folder; check the name"),
+    ],
+    ids=["half there", "something else", "no training part", "an empty list", "no masks", "nothing"],
+)
+@pytest.mark.parametrize("dry", [False, True], ids=["run", "dry run"])
+def test_a_folder_that_cannot_train_is_one_line(damage, text, dry, start, broken, tmp_path):
+    """Before any weights are read, and nothing is written."""
+    damage(broken)
+    code, _, err = start(tmp_path / "run", *(["--dry-run"] if dry else []), data=broken)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert err.startswith(f"scd: {broken}")
+    assert text in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--data.root", ""], "scd: --data.root: name the folder of the dataset\n"),
+        (["--data.frames", 4], "scd: --data.frames 4: vitonhd holds pictures, no clips; leave it out\n"),
+    ],
+    ids=["no name", "frames"],
+)
+def test_words_that_do_not_fit_are_one_line(arguments, text, start, tmp_path):
+    assert start(tmp_path / "run", *arguments) == (2, "", text)
+
+
+def test_kept_latents_are_for_clips(start, tmp_path):
+    code, _, err = start(tmp_path / "run", "--data.latents", tmp_path / "latents")
+    assert code == 2
+    assert "--data.latents: for real clips only" in err
+
+
+def test_overfitting_takes_pairs_that_can_train(broken):
+    """The first of those that can, not the first."""
+    people = sorted((broken / "train" / "agnostic-mask").iterdir())
+    people[0].unlink()
+    next((broken / "train" / "openpose_json").glob(f"{people[0].stem.removesuffix('_mask')}*")).unlink()
+    dataset = open_tryon(DataConfig(kind="vitonhd", root=str(broken), size=64), 4, overfit=1)
+    assert [f"{pair.name}_mask" for pair in dataset.pairs] == [people[1].stem]
+    with pytest.raises(UserError, match="holds pictures, no clips"):
+        open_tryon(DataConfig(kind="vitonhd", root=str(broken), frames=2), 4)
