@@ -221,3 +221,12 @@ def test_overfitting_takes_pairs_that_can_train(broken):
     assert [f"{pair.name}_mask" for pair in dataset.pairs] == [people[1].stem]
     with pytest.raises(UserError, match="holds pictures, no clips"):
         open_tryon(DataConfig(kind="vitonhd", root=str(broken), frames=2), 4)
+
+
+def test_a_pair_is_one_garment_and_one_person_whatever_the_preset_says():
+    """So that another preset's five targets and three references are neither counted nor paid for."""
+    for preset, references, rows in (("world-tryon", 3, 5), ("vitonhd", 1, 1)):
+        config = PRESETS[preset]
+        assert (config.data.most_references, config.data.rows) == (references, rows)
+    pairs = replace(PRESETS["world-tryon"], data=replace(PRESETS["world-tryon"].data, kind="dresscode"))
+    assert (pairs.data.most_references, pairs.data.rows, pairs.targets_per_step) == (1, 1, 4)

@@ -67,9 +67,19 @@ class DataConfig:
     augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
 
     @property
+    def pairs(self) -> bool:
+        """Whether it is a try-on dataset: of each person one garment and one picture."""
+        return self.kind in ("vitonhd", "dresscode")
+
+    @property
+    def most_references(self) -> int:
+        """Of one person."""
+        return 1 if self.pairs else len(self.references)
+
+    @property
     def rows(self) -> int:
         """Targets of one person in a step."""
-        return self.frames if self.frames > 1 else self.targets
+        return 1 if self.pairs else self.frames if self.frames > 1 else self.targets
 
 
 @dataclass(frozen=True)

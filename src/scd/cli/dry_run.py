@@ -67,7 +67,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     precision = resolve_precision(config.precision, resolve_device("auto"))
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     data, side = config.data, config.data.size // factor
-    groups, references, rows = data.groups, len(data.references), data.groups * data.rows
+    groups, references, rows = data.groups, data.most_references, data.groups * data.rows
     pipe: Any = SimpleNamespace(
         unet=unet,
         pose_encoder=pose_encoder,
