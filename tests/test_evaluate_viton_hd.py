@@ -17,9 +17,11 @@ from scd.data.fitting import read_fitting
 from scd.data.tryon import find_pairs
 from scd.data.write_viton_hd import write_viton_hd
 from scd.evaluate_viton_hd import (
+    Subject,
     choose_pairs,
     evaluate_pairs,
     match_predictions,
+    measure,
     missing_pictures,
     names_of,
     paint_pairs,
@@ -134,6 +136,21 @@ def test_unpaired_there_is_a_truth_where_the_world_drew_it(written, viton):
     assert unknown["outside_max_difference"] == 0
 
 
+def test_garments_are_judged_inside_the_region(written):
+    """Where nothing may be painted, nothing of the garment can be."""
+    (pair,) = choose_pairs(find_pairs(written), paired=True, limit=1)
+    fitting = read_fitting(pair, SIZE)
+    worn = media.read_image(pair.labels)[..., 0] == LABELS.index("upper")
+    region = fitting.region.copy()
+    region[int(np.argwhere(worn)[:, 0].mean()) :] = False
+    subject = Subject(pair, replace(fitting, region=region), fitting.person, worn)
+    row = measure(subject, np.where(region[..., None], fitting.person, 0).astype(np.uint8))
+    assert (worn & ~region).any()
+    assert row["garment_psnr"] == row["region_psnr"] == pytest.approx(CEILING)
+    assert row["color_error"] == 0
+    assert row["psnr"] < 20
+
+
 def test_without_paste_back_the_latents_are_decoded_as_they_are(written):
     pairs = choose_pairs(find_pairs(written), paired=True, limit=1)
     pipe = Stub(lambda person: person)
@@ -203,11 +220,17 @@ def test_predictions_are_the_test_set_or_nothing(written, tmp_path):
         media.write_image(tmp_path / "them" / "deep" / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
     assert list(match_predictions(tmp_path / "them", pairs, pairs)) == pairs
     assert list(match_predictions(tmp_path / "them", pairs[:1], pairs)) == [first], "--limit 1"
-    (tmp_path / "them" / "deep" / f"{third.name}.png").rename(tmp_path / "them" / "deep" / "me.png")
-    with pytest.raises(UserError) as error:
+    deep = tmp_path / "them" / "deep"
+    shutil.copy(deep / f"{third.name}.png", deep / "me.png")
+    with pytest.raises(UserError, match=r"not the test set: 1 pictures belong to no pair \(me.png\);"):
         match_predictions(tmp_path / "them", pairs, pairs)
-    assert f"1 of 3 have no prediction ({third.name})" in str(error.value)
-    assert "1 pictures belong to no pair (me.png)" in str(error.value)
+    (deep / f"{third.name}.png").unlink()
+    with pytest.raises(UserError, match=rf"set: 1 of 3 have no prediction \({third.name}\) and 1 pictures"):
+        match_predictions(tmp_path / "them", pairs, pairs)
+    (deep / "me.png").unlink()
+    with pytest.raises(UserError, match=rf"set: 1 of 3 have no prediction \({third.name}\); numbers of"):
+        match_predictions(tmp_path / "them", pairs, pairs)
+    media.write_image(deep / "me.png", np.zeros((*SIZE, 3), np.uint8))
     media.write_image(tmp_path / "them" / "me.jpg", np.zeros((*SIZE, 3), np.uint8))
     with pytest.raises(UserError, match="which of the two"):
         match_predictions(tmp_path / "them", pairs, pairs)
@@ -239,7 +262,8 @@ def test_the_command_paints_and_measures_what_it_painted(scd, written, model, tm
     assert {
         "data": "vitonhd", "root": str(written), "setting": "unpaired", "categories": ["upper"],
         "limit": None, "height": 64, "width": 48, "paste_back": True, "predictions": None, "num_steps": 1,
-        "guidance": 2.0, "seed": 0, "model": str(model), "lpips": None, "lpips_of": None, "fid": None,
+        "guidance": 2.0, "scheduler": "DDIMScheduler", "dtype": "float32", "seed": 0, "model": str(model),
+        "lpips": None, "lpips_of": None, "fid": None,
         "kid": None, "fid_of": None, "num_pairs": 3, "num_with_truth": 3, "num_broken": 0, "num_missing": 0,
         "outside_max_difference": 0, "ssim_of": "torchmetrics, RGB, data range 1, Gaussian window 11",
     }.items() <= result.items()  # fmt: skip

@@ -110,7 +110,7 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
     missing = pairs_of.missing_pictures(layout)
     for line in [*missing[:SHOWN], *(["..."] if len(missing) > SHOWN else [])]:
         log.warning("left out: %s", line)
-    model: dict[str, Any] = {"num_steps": None, "guidance": None, "seed": None, "model": None}
+    model: dict[str, Any] = dict.fromkeys(("num_steps", "guidance", "scheduler", "dtype", "seed", "model"))
     pipe = None
     if options.predictions:
         everybody = pairs_of.choose_pairs(layout, not options.unpaired)
@@ -121,8 +121,9 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
         _require_fit(pipe, size)
         seed = options.model.seed or 0
         model = {
-            "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance, "seed": seed,
-            "model": options.model.model or "embedded",
+            "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+            "scheduler": type(pipe.scheduler).__name__, "dtype": str(pipe.dtype).removeprefix("torch."),
+            "seed": seed, "model": options.model.model or "embedded",
         }  # fmt: skip
         paintings = pairs_of.paint_pairs(pipe, pairs, size, options.paste_back, seed, options.batch)
     lpips = _lpips(options, pipe)
