@@ -22,7 +22,7 @@ VERBS = {
     "data": "check, prepare or preview a dataset of clips, or for try-on",
     "train": "train a model",
     "convert": "write public weights as a model folder",
-    "evaluate": "measure a model on held-out people with exact truth",
+    "evaluate": "measure a model on held-out people with exact truth, or on a try-on dataset",
     "world": "draw people of the procedural world",
     "demo": "open a page: a photo and a driving clip in, a clip out",
     "bench": "time a model",
