@@ -129,6 +129,10 @@ def test_outside_the_region_no_byte_changes(size, box, with_pose, seed):
     np.testing.assert_array_equal(result.pixels[~region], original.pixels[~region])
     np.testing.assert_array_equal(result.alpha, original.alpha)
     left, top, right, bottom = stage.placement.target
+    rows, columns = np.nonzero(region)
+    down = top + ((rows - y0 + 0.5) * (bottom - top) / (y1 - y0)).astype(int)
+    across = left + ((columns - x0 + 0.5) * (right - left) / (x1 - x0)).astype(int)
+    assert stage.region[down, across].all(), "what is pasted was painted"
     assert not np.delete(stage.region, np.s_[top:bottom], 0).any(), "nothing is painted in the padding"
     assert not np.delete(stage.region, np.s_[left:right], 1).any()
 
@@ -150,12 +154,17 @@ def test_what_comes_back_lies_where_it_was(size, with_pose):
     painted = put_back(again, region, stage.placement, np.full((64, 64, 3), 200, np.uint8)).pixels
     assert (painted[region] > 0).mean() > 0.95
     assert (painted[region] == 200).mean() > 0.7, "deeper inside than the seam it is what was painted"
+    first = painted[np.argmax(region.any(1)), size[1] // 2]
+    assert (first > 0).all(), "the seam lies inside the region"
+    assert (first <= 100).all(), "and is soft"
 
 
 def test_a_small_person_is_shown_large_and_a_large_one_whole():
     pose = world.Scene.from_seed(3).view(0, size=64).pose
     region = garment_region(pose, (64, 64), "upper")
-    assert place_region(region, pose, 32) == media.place((64, 64), (32, 32)), "the picture is the person's"
+    around = replace(pose, joints=((pose.joints * 64 + 10) / 84).astype(np.float32), size=(84, 84))
+    whole = place_region(np.pad(region, 10), around, 32)
+    assert whole == media.place((84, 84), (32, 32)), "an eighth larger is not worth a crop"
     wide = np.zeros((640, 960), bool)
     wide[300:364, 400:464] = region
     height, width = wide.shape
@@ -167,6 +176,12 @@ def test_a_small_person_is_shown_large_and_a_large_one_whole():
         assert left <= 400 + np.flatnonzero(region.any(0))[0], "the region is in it"
         assert right - left == bottom - top < 160, "and not much more than the person"
         assert placement.target == (0, 0, 32, 32), "nothing is padded where the picture goes on"
+    white = Original(np.full((*wide.shape, 3), 255, np.uint8), None, None)
+    moved = set_stage(white, wide, small, 32).pose
+    left, top, right, bottom = place_region(wide, small, 32).source
+    expected = (small.joints * (width, height) - (left, top)) / (right - left)
+    seen = small.scores > 0
+    np.testing.assert_allclose(moved.joints[seen], expected[seen], atol=1e-4)
     with pytest.raises(ValueError, match="an empty region"):
         place_region(np.zeros((64, 64), bool), None, 32)
 
