@@ -248,6 +248,12 @@ def test_a_picture_larger_than_the_model_reads_keeps_its_size(tmp_path):
     assert original.size == (20, 5000)
     np.testing.assert_array_equal(original.shown(), media.read_image(tmp_path / "wide.png"))
     assert original.shown().shape == (16, 4096, 3)
+    region = np.zeros((20, 5000), bool)
+    region[5:15, 1000:4900] = True
+    stage = set_stage(original, region, None, 64)
+    result = put_back(original, region, stage.placement, 255 - stage.person)
+    np.testing.assert_array_equal(result.pixels[~region], wide[~region])
+    assert (result.pixels[region] != wide[region]).any(-1).mean() > 0.9
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -295,6 +301,9 @@ def test_lossy_results_are_said(tryon, folder):
     assert code == 0
     assert "out.jpg: JPEG touches every pixel, outside the region too" in err
     assert media.read_settings("out.jpg")["kind"] == "tryon"
+    (folder / "c.webp.json").touch()
+    given = ("me.png", "shirt.png", "--region", "mask.png", "-o", "c.webp")
+    assert "c.webp.json exists already" in complaint(tryon(*given))
     transparent(Image.fromarray(media.read_image("me.png")), folder / "alpha.png")
     line = complaint(tryon("alpha.png", "shirt.png", "--region", "mask.png", "-o", "b.jpg"))
     assert "b.jpg: JPEG cannot hold the transparency of alpha.png" in line

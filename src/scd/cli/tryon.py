@@ -41,9 +41,8 @@ def tryon(options: Tryon) -> None:
     garments = [media.read_image(path) for path in job.garments]
     with progress("finding the person", None):
         pose, region = _find(job, image, garments, original.size)
-    shown = tinted(image, _resized(region, (image.shape[0], image.shape[1])))
     if job.preview is not None:
-        media.write_image(job.preview, shown, force=job.force)
+        media.write_image(job.preview, _tinted(image, region), force=job.force)
         print(job.preview)
         return
     if job.names[0].suffix.lower() != ".png":
@@ -74,7 +73,7 @@ def tryon(options: Tryon) -> None:
             media.write_image(name, result.whole, settings, job.force, result.profile)
             results.append(scaled(result.shown(), SHEET_HEIGHT) if job.sheet else None)
     if job.sheet is not None:
-        given = [scaled(picture, SHEET_HEIGHT) for picture in (shown, *garments)]
+        given = [scaled(picture, SHEET_HEIGHT) for picture in (_tinted(image, region), *garments)]
         labels = ["region", *["garment"] * len(garments), "result"]
         sheet = media.contact_sheet([[*given, result] for result in results], labels)
         media.write_image(job.sheet, sheet, record, job.force)
@@ -126,6 +125,10 @@ def _detector(job: TryOnJob) -> detect.Detector | None:
                 raise
             log.warning("painted without a pose: %s", error)
         return None
+
+
+def _tinted(image: Picture, region: Region) -> Picture:
+    return tinted(image, _resized(region, (image.shape[0], image.shape[1])))
 
 
 def _resized(region: Region, size: tuple[int, int]) -> Region:
