@@ -55,7 +55,7 @@ def start(scd, root, folders):
             "--image-encoder", folders["image_encoder"], "--run", run_folder, "--device", "cpu",
             "--data.size", 64, "--data.groups", 2, "--data.workers", 0, "--accumulation", 1,
             "--precision", "no", "--save-every", 2, "--log-every", 1, "--warmup", 1, "--lr", "1e-3",
-            *(() if "--sample-pictures" in more else ("--sample-pictures", 2)), *more,
+            "--sample-pictures", 2, *more,
         )  # fmt: skip
 
     return run
@@ -146,8 +146,10 @@ def test_the_batch_of_a_folder_is_noised_in_the_region_alone(root, folders):
 def test_a_folder_without_test_pairs_shows_those_of_training(start, broken, tmp_path):
     shutil.rmtree(broken / "test")
     (broken / "test_pairs.txt").unlink()
-    code, _, err = start(tmp_path / "run", "--steps", 1, data=broken)
+    code, _, err = start(tmp_path / "run", "--steps", 1, "--data.size", 80, data=broken)
     assert code == 0, err
+    written = json.loads((tmp_path / "run" / "model" / "model_index.json").read_text())
+    assert written["default_size"] == 80, "it paints at the size it learnt at, not at the network's 64"
     assert f"scd: {broken}: no paired test pair can be used; the sheet shows training's\n" in err
     assert (tmp_path / "run" / "samples" / "step-00000001.png").is_file()
 

@@ -102,6 +102,7 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
         pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
     if config.learn == "motion":
         pipe.register_to_config(shared_noise=config.shared_noise)
+    pipe.register_to_config(default_size=config.data.size)  # it paints at what it learns at
     run.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)  # until the new model stands
     export(pipe, folder)
