@@ -148,7 +148,7 @@ def test_help_imports_nothing_heavy():
     [
         (["animat"], "no verb 'animat', did you mean 'animate'?"),
         (["train", "world-picture"], "no preset 'world-picture', did you mean 'world-pictures'?"),
-        (["train"], "world-pictures, world-tryon, world-joint, world-motion, sd15-pictures, sd15-motion, world-tiny"),
+        (["train"], "world-tryon, world-joint, world-motion, sd15-pictures, sd15-motion, world-tiny"),
         (["train", "world-tiny", "--learning-rate", "1"], "unrecognized options: --learning-rate"),
         (["train", "world-tiny", "--data.size", "33"], "--data.size 33: a multiple of 8"),
         (["animate", "a.png", "b.png", "--sead", "3"], "did you mean --seed?"),
