@@ -2,11 +2,13 @@
 #
 #     make env TORCH_INDEX=https://download.pytorch.org/whl/cu130    another torch than pip's default
 #     make env PYTHON=python3.12                                     another Python (3.10 or newer)
+#     make test WORKERS=                                             one process, for a machine short of memory
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 MEDIAPIPE := mediapipe==0.10.21
+WORKERS ?= -n 2 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make run       paint the person of one picture in the pose of another and through a dance, write out/"
 	@echo "make demo      a page in the browser, on this computer: a photo and a driving clip in, a clip out"
-	@echo "make test      the tests, in a minute or two; make test-all has the slow ones too"
+	@echo "make test      the tests, in about ten minutes on two cores; make test-all has the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make env       the environment $(VENV), which all of these make when it is missing or old"
 	@echo "make clean     remove $(VENV) and what tools left behind"
@@ -46,10 +48,10 @@ demo: env
 	$(BIN)/scd demo
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: env
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(WORKERS) -m ''
 
 lint: env
 	$(BIN)/ruff check .
