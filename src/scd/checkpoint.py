@@ -103,10 +103,18 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
+def put_back(folder: Path) -> None:
+    """Undo a swap of `export` that was killed half-way."""
+    old = folder.with_name(folder.name + ".old")
+    if old.is_dir() and not folder.exists():
+        os.replace(old, folder)
+
+
 def export(pipe, folder: Path, dtype: torch.dtype | None = None) -> None:
     """`pipe.save_pretrained`, whole or not at all: a temporary folder, then a swap. `dtype` halves what is
     shipped."""
     temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+    put_back(folder)
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
     before = pipe.unet.dtype

@@ -98,7 +98,8 @@ class TrainConfig:
     # Who reads references: the denoising network itself, or one of its own, which starts as a copy (Animate
     # Anyone's ReferenceNet; an ablation of METHOD 9: twice the parameters)
     reference_network: Literal["same", "separate"] = "same"
-    motion_adapter: str = ""  # with "motion", for a model without one: folder or hub id; "" = a new one
+    # With "motion", for a model without one: folder or hub id, or a file of AnimateDiff's; "" = a new one
+    motion_adapter: str = ""
     motion_heads: int = 8  # of a new one
     # With "motion": the frames of a clip have one noise, in training and ever after. Where a sampler draws
     # fresh noise at every step frames of their own noise flicker (LOG.md); AnimateDiff's weights expect own
@@ -123,6 +124,8 @@ class TrainConfig:
     # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
     change_weight: float = 0.0
     seed: int = 0
+    # Besides log.jsonl: none, tensorboard, or another that accelerate knows and that is installed (wandb, ...)
+    tracker: str = "tensorboard"
     log_every: int = 20
     sample_every: int = 500
     sample_pictures: int = 32  # held-out pictures that are painted and measured then; 0 = none
@@ -238,7 +241,7 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
 def same_run(a: TrainConfig, b: TrainConfig) -> bool:
     """Whether one run folder can hold both: only how long it goes on, and how often it writes, may differ."""
     free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
-    free["sample_pictures"] = 0
+    free |= {"sample_pictures": 0, "tracker": ""}
     return replace(a, **free) == replace(b, **free)
 
 

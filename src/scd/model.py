@@ -18,12 +18,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from scd.animatediff import load_motion_adapter
 from scd.backbones.motion import has_motion, new_motion_adapter, picture_copy
-from scd.checkpoint import checkpoints, export
+from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
 from scd.data.world import FIRST_TRAINING_SEED
-from scd.loading import index_of, load_network
+from scd.loading import index_of
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -62,12 +63,14 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
         ) from error
 
 
-def start(config: TrainConfig, run: Path) -> SCDPipeline:
+def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a
-    new pipeline (`config.init`), exported there at once, so that the codec and everything else that does not
-    learn stays as it was. Raises UserError.
+    new pipeline (`config.init`), exported there at once (by the one process that writes), so that the codec
+    and everything else that does not learn stays as it was. Raises UserError.
     """
     folder, settings = run / "model", run / "config.json"
+    if writes:
+        put_back(folder)
     if settings.exists():
         if same_run(load_config(settings), config):
             # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
@@ -99,20 +102,24 @@ def start(config: TrainConfig, run: Path) -> SCDPipeline:
             )
         pipe = SCDPipeline.from_pipe(pipe, reference_unet=picture_copy(pipe.unet))
     if config.learn == "motion" and not has_motion(pipe.unet):
-        pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
+        try:
+            pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))
+        except ValueError as error:
+            raise UserError(f"{config.motion_adapter}: {error}") from error
     if config.learn == "motion":
         pipe.register_to_config(shared_noise=config.shared_noise)
     pipe.register_to_config(default_size=config.data.size)  # it paints at what it learns at
-    run.mkdir(parents=True, exist_ok=True)
-    settings.unlink(missing_ok=True)  # until the new model stands
-    export(pipe, folder)
-    settings.write_text(to_json(config))
+    if writes:
+        run.mkdir(parents=True, exist_ok=True)
+        settings.unlink(missing_ok=True)  # until the new model stands
+        export(pipe, folder)
+        settings.write_text(to_json(config))
     return pipe
 
 
 def _motion_adapter(pipe: Any, config: TrainConfig) -> MotionAdapter:
     if config.motion_adapter:
-        return load_network(MotionAdapter, config.motion_adapter)
+        return load_motion_adapter(config.motion_adapter, pipe.unet.config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return new_motion_adapter(pipe.unet, config.motion_heads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,14 @@ def noise(z_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, region: Tensor
     return z_t if region is None else torch.where(region.bool(), z_t, z_0)
 
 
-def loss(
+def loss(prediction: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
+    (METHOD 4, 6). Arguments are those of `errors`."""
+    sums, weights = errors(prediction, *args, **kwargs)
+    return sums.sum() / weights.sum().clamp(min=1)
+
+
+def errors(
     prediction: Tensor,
     z_0: Tensor,
     eps: Tensor,
@@ -105,10 +113,10 @@ def loss(
     channel_weights: Tensor | None = None,
     num_frames: int = 1,
     change_weight: float = 0.0,
-) -> Tensor:
-    """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
-    (METHOD 4, 6). M (B, 1, h, w) may be soft: a weight of each place. `channel_weights` (C,), mean 1, weigh
-    latent channels that matter differently [ours].
+) -> tuple[Tensor, Tensor]:
+    """Of every row (B,): sum(M w(t) (prediction - objective)^2), averaged over channels, and sum(M). M (B, 1,
+    h, w) may be soft: a weight of each place. `channel_weights` (C,), mean 1, weigh latent channels that
+    matter differently [ours].
 
     `num_frames` rows in a row are a clip at one timestep; what its error changes by from frame to frame
     counts besides, squared and `change_weight` times [ours]: an error that stays is not seen, one that
@@ -123,10 +131,9 @@ def loss(
     error = squared * objective.weight(alpha, sigma)
     if channel_weights is not None:
         error = error * channel_weights[:, None, None]
-    if region is None:
-        return error.mean()
-    inside = region.to(error).expand(len(error), 1, *error.shape[2:])
-    return (inside * error).sum() / (inside.sum() * error.shape[1]).clamp(min=1)
+    places = error.mean(1, keepdim=True)
+    inside = torch.ones_like(places) if region is None else region.to(places).expand_as(places)
+    return (inside * places).sum((1, 2, 3)), inside.sum((1, 2, 3))
 
 
 def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:

@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, ProjectConfiguration, is_tensorboard_available
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 from torch.utils.data import DataLoader
 
-from scd import checkpoint, latents, learning, process
+from scd import checkpoint, latents, learning, process, records
 from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
@@ -31,6 +34,7 @@ from scd.data.tryon_pictures import TryOnPictures, open_tryon
 from scd.data.world import FIRST_TRAINING_SEED, WorldClips, WorldPictures
 from scd.data.world_tryon import WorldTryOn
 from scd.pipeline import SCDPipeline
+from scd.records import Tally
 from scd.reference import hash_weights
 from scd.types import Batch, UserError
 
@@ -75,10 +79,15 @@ class Trainee(nn.Module):
 
 
 def step_loss(
-    trainee: nn.Module, pipe: SCDPipeline, batch: Batch, generator: torch.Generator, config: TrainConfig
+    trainee: nn.Module,
+    pipe: SCDPipeline,
+    batch: Batch,
+    generator: torch.Generator,
+    config: TrainConfig,
+    tally: Tally | None = None,
 ) -> Tensor:
-    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the
-    generator."""
+    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the generator.
+    `tally` counts the targets' errors by noise level."""
     device = pipe.device
     groups, num_targets = batch.targets.shape[:2]
     references = latents.encode(pipe, batch.references.flatten(0, 1)).unflatten(0, (groups, -1))
@@ -113,12 +122,15 @@ def step_loss(
         owner,
         num_frames,
     )
-    return process.loss(
+    sums, weights = process.errors(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
         region=_weigh(region, _on_latents(batch.heads, z_0), config.head_weight),
         channel_weights=getattr(pipe.vae, "loss_weights", None),
         num_frames=num_frames, change_weight=config.change_weight,
     )  # fmt: skip
+    if tally is not None:
+        tally.count(timesteps / pipe.scheduler.config.num_train_timesteps, sums.detach(), weights)
+    return sums.sum() / weights.sum().clamp(min=1)
 
 
 def _on_latents(mask: Tensor | None, z_0: Tensor) -> Tensor | None:
@@ -138,17 +150,20 @@ def _drawing(drawings: Tensor, device) -> Tensor:
     return drawings.to(device).float() / 255
 
 
-class _From:
-    """A sampler that starts in the middle: the indices of a run from `start` on, each used once."""
+class Turns:
+    """A sampler for one of `processes`, which take batches of `size` samples in turn: the indices of its
+    batches from `start` on, each used once. So many processes see what one would see with as many times the
+    accumulation."""
 
-    def __init__(self, start: int, stop: int):
-        self.range = range(start, stop)
+    def __init__(self, start: int, stop: int, size: int, rank: int = 0, processes: int = 1):
+        batches = range(start + rank, stop, processes)
+        self.indices = [index for batch in batches for index in range(batch * size, (batch + 1) * size)]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.range)
+        return iter(self.indices)
 
     def __len__(self) -> int:
-        return len(self.range)
+        return len(self.indices)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -164,18 +179,27 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     and model/ (the averaged weights in diffusers layout). A folder with checkpoints continues from the
     newest. Returns the pipeline with averaged weights.
 
+    In several processes (`accelerate launch`) each takes its turn of the batches, gradients are averaged, and
+    the first one writes.
+
     Raises UserError when the folder holds a run with other settings, or a loss is not a number.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    _claim(run, config)
-    _keep_freed_memory()
+    processes()
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.precision, pipe.device),
         gradient_accumulation_steps=config.accumulation,
-        log_with="tensorboard" if _has_tensorboard() else None,
+        log_with=_trackers(config.tracker),
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
         cpu=pipe.device.type == "cpu",
     )
+    rank, num_processes, writes = (
+        accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    )  # fmt: skip
+    if writes:
+        run.mkdir(parents=True, exist_ok=True)
+        _claim(run, config)
+    accelerator.wait_for_everyone()
+    _keep_freed_memory()
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
     learning.choose(pipe, config)
@@ -191,7 +215,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     averaged = learnable if config.ema_decay else []
     ema = EMAModel(averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     saved = checkpoint.checkpoints(run)
-    step, seen = 0, 0.0
+    step, seen, done, tally = 0, 0.0, 0, Tally()
     # A LoRA means something only on the weights it was trained on
     frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
     if saved:
@@ -199,85 +223,102 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         if meta.get("frozen", "") != frozen:
             raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
-    batches = config.steps * config.accumulation
-    dataset = _dataset(config, batches * config.data.groups)
+        done, tally = meta.get("batches", step * config.accumulation), Tally(**meta.get("tally", {}))
+    if writes:
+        records.cut(run, step)
+    turn = config.accumulation * num_processes  # batches in an optimizer step
+    targets = config.data.groups * config.data.rows  # in a batch
+    stop = done + (config.steps - step) * turn
+    dataset = _dataset(config, stop * config.data.groups)
     if config.data.latents:
-        dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
-    rest = _From(step * config.accumulation * config.data.groups, len(dataset))
-    loader = DataLoader(
-        dataset,  # pyright: ignore[reportArgumentType]
-        batch_size=config.data.groups,
-        collate_fn=collate,
-        num_workers=config.data.workers,  # pyright: ignore[reportArgumentType]
-        sampler=rest,  # pyright: ignore[reportArgumentType]
-        prefetch_factor=4 if config.data.workers else None,
-        worker_init_fn=_yield_the_cores,
-    )
+        with accelerator.main_process_first():
+            dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
+    loader = _loader(dataset, config, Turns(done, stop, config.data.groups, rank, num_processes))
     wrapped, optimizer = accelerator.prepare(trainee, optimizer)
-    accelerator.init_trackers("tensorboard")
+    accelerator.init_trackers(run.name)
 
     def save() -> None:
+        if not writes:
+            return
         meta = {
             "seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step, "frozen": frozen,
+            "batches": done, "tally": asdict(tally),
         }  # fmt: skip
         checkpoint.save_checkpoint(run, step, trainee, _plain(optimizer), ema.shadow_params, meta)
 
-    began, since, losses = time.monotonic(), (time.monotonic(), step), []
+    def write(row: dict[str, float]) -> None:
+        records.append(run, row)
+        accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
+
+    began, since = time.monotonic(), (time.monotonic(), step)
     iterator = iter(loader)
     while step < config.steps:
-        total = 0.0
+        total, batches = 0.0, []
         for part in range(config.accumulation):
-            generator = torch.Generator().manual_seed(_mix(config.seed, step, part))
+            generator = torch.Generator().manual_seed(_mix(config.seed, step, part * num_processes + rank))
+            batches.append(next(iterator))
             with accelerator.accumulate(wrapped), accelerator.autocast():
-                value = step_loss(wrapped, pipe, next(iterator), generator, config)
+                value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
                 accelerator.backward(value)
                 total += value.item() / config.accumulation
-        if not math.isfinite(total):
-            raise UserError(
-                f"{run}: the loss of step {step} is not a number; "
-                "the last checkpoint is whole: lower --lr and run again"
-            )
-        if accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(learnable, config.clip)
+        done += turn
+        if num_processes > 1:  # one process's is everybody's: all stop at the same step
+            shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
+            total = cast(Tensor, shares).mean().item()
+        norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
+        # fp16 seeks its loss scale by trial and leaves out a step whose gradient has no number
+        if not (math.isfinite(total) and (accelerator.mixed_precision == "fp16" or norm.isfinite())):
+            raise records.broken(run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.step(averaged)
         step += 1
-        losses.append(total)
+        tally.losses.append(total)
         if progress is not None:
             progress(step, total)
         if step % config.log_every == 0 or step == config.steps:
             now = time.monotonic()
             row = {
                 "step": step,
-                "targets": step * config.targets_per_step,
-                "loss": float(np.mean(losses)),
+                "targets": done * targets,
+                **tally.row(),
                 "lr": learning_rate(config, step - 1),
                 "seconds": seen + now - began,
-                "targets_per_second": (step - since[1]) * config.targets_per_step / (now - since[0]),
+                "targets_per_second": (step - since[1]) * turn * targets / (now - since[0]),
             }
-            losses, since = [], (now, step)
-            _log(run, row)
-            accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
+            tally, since = Tally(), (now, step)
+            if writes:
+                write(row)
         if step % config.save_every == 0 or step == config.steps:
             save()
         if step % config.sample_every == 0 or step == config.steps:
-            ema.store(averaged)
-            ema.copy_to(averaged)
-            trainee.eval()
-            learning.export(pipe, run)
-            row = {"step": step, **_sample(pipe, run, step, config)}
-            trainee.train()
-            ema.restore(averaged)
-            _log(run, row)
-            accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
+            if writes:
+                ema.store(averaged)
+                ema.copy_to(averaged)
+                trainee.eval()
+                learning.export(pipe, run)
+                write({"step": step, **_sample(pipe, run, step, config)})
+                trainee.train()
+                ema.restore(averaged)
+            accelerator.wait_for_everyone()
     accelerator.end_training()
     ema.copy_to(averaged)
     trainee.eval()
-    learning.export(pipe, run)
+    if writes:
+        learning.export(pipe, run)
+    accelerator.wait_for_everyone()
     return pipe
+
+
+def processes() -> PartialState:
+    """This process among those of `accelerate launch`. The first one encodes, paints and writes while the
+    others wait, which may take longer than the half hour that torch gives them."""
+    options: dict[str, Any] = {}
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        options["timeout"] = timedelta(days=1)
+    return PartialState(**options)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -290,6 +331,18 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "no"
     return "bf16"
+
+
+def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=config.data.groups,
+        collate_fn=collate,
+        num_workers=config.data.workers,
+        sampler=turns,  # pyright: ignore[reportArgumentType]
+        prefetch_factor=4 if config.data.workers else None,
+        worker_init_fn=_yield_the_cores,
+    )
 
 
 def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures:
@@ -367,16 +420,25 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
-def _log(run: Path, row: dict) -> None:
-    with (run / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _has_tensorboard() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("tensorboard") is not None
+def _trackers(name: str) -> str | None:
+    """What accelerate logs with; TensorBoard, the default, only where it is installed."""
+    if name == "none" or (name == "tensorboard" and not is_tensorboard_available()):
+        return None
+    known = [one.value for one in LoggerType if one.value != "all"]
+    if name not in known:
+        raise UserError(f"--tracker {name}: not known; use none, {', '.join(known)}")
+    if name not in {one.value for one in get_available_trackers()}:
+        raise UserError(f"--tracker {name}: not installed here: pip install {name}")
+    return name
 
 
 def _plain(optimizer) -> torch.optim.Optimizer:
     return getattr(optimizer, "optimizer", optimizer)
+
+
+if __name__ == "__main__":  # accelerate launch -m scd.train PRESET ...: `scd train` in several processes
+    import sys
+
+    from scd.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

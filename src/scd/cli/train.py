@@ -41,13 +41,17 @@ def train(options: Train) -> None:
 
     from scd.checkpoint import checkpoints
     from scd.model import resolve_device, start
+    from scd.train import processes
     from scd.train import train as run_training
 
     disable_progress_bar()
     run = options.run_folder or Path("run") / config.name
-    device = resolve_device(options.device)
-    with progress("making the model", None):
-        pipe = start(config, run).to(device)
+    device, state = resolve_device(options.device), processes()
+    if device.type == "cuda" and state.num_processes > 1:
+        device = state.device  # one each
+    # The first process writes the model, and the others read it
+    with progress("making the model", None), state.main_process_first():
+        pipe = start(config, run, state.is_main_process).to(device)
     begun = checkpoints(run)
     first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
     if first >= config.steps:
@@ -64,7 +68,8 @@ def train(options: Train) -> None:
             else "starts again"
         )
         raise KeyboardInterrupt(f"interrupted; the same command {where}") from None
-    print(run / "model")
+    if state.is_main_process:
+        print(run / "model")
 
 
 def _reporter(

@@ -1,0 +1,75 @@
+"""What a run writes down while it learns: `log.jsonl`, the loss by noise level, the batch that broke it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scd.types import Batch, UserError
+
+NUM_LEVELS = 4  # equal parts of the schedule, from little noise to much
+
+
+@dataclass
+class Tally:
+    """The losses since the last row of the log."""
+
+    losses: list[float] = field(default_factory=list)  # of every step
+    # Of every part of the schedule: the sum of the targets' errors, and of their weights (process.errors)
+    sums: list[float] = field(default_factory=lambda: [0.0] * NUM_LEVELS)
+    weights: list[float] = field(default_factory=lambda: [0.0] * NUM_LEVELS)
+
+    def count(self, levels: Tensor, sums: Tensor, weights: Tensor) -> None:
+        """Add the targets of a batch; `levels` (B,) are timesteps over the schedule's length, in [0, 1)."""
+        part = (levels * NUM_LEVELS).long().clamp(max=NUM_LEVELS - 1)
+        for index, one, weight in zip(part.tolist(), sums.tolist(), weights.tolist(), strict=True):
+            self.sums[index] += one
+            self.weights[index] += weight
+
+    def row(self) -> dict[str, float]:
+        """`loss`, the mean of the steps; `loss_t0` .. `loss_t3`, of targets with little noise .. with much,
+        where there were any."""
+        row = {"loss": sum(self.losses) / len(self.losses)}
+        for index, (one, weight) in enumerate(zip(self.sums, self.weights, strict=True)):
+            if weight:
+                row[f"loss_t{index}"] = one / weight
+        return row
+
+
+def append(run: Path, row: dict[str, Any]) -> None:
+    """A row of `log.jsonl`."""
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def cut(run: Path, step: int) -> None:
+    """Drop the rows of `log.jsonl` after `step`, which a run that goes on from there writes again, and a row
+    that a kill left half-written."""
+    path = run / "log.jsonl"
+    if not path.exists():
+        return
+    whole = [line for line in path.read_text(errors="replace").splitlines() if line.endswith("}")]
+    kept = [line for line in whole if json.loads(line)["step"] <= step]
+    temporary = path.with_name("log.jsonl.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    os.replace(temporary, path)
+
+
+def broken(run: Path, name: str, batches: list[Batch], **about: Any) -> UserError:
+    """The error of a step whose loss or gradient is not a number. What it saw is kept in
+    RUN/bad-batch-NAME-PART.safetensors, one for each part of the accumulation, `about` in their headers."""
+    for part, batch in enumerate(batches):
+        tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        tensors = {key: t.detach().cpu().contiguous() for key, t in tensors.items() if t is not None}
+        path = run / f"bad-batch-{name}-{part}.safetensors"
+        save_file(tensors, path, {key: str(value) for key, value in about.items()})
+    return UserError(
+        f"{run}: the loss of step {about['step']}, or its gradient, is not a number, and nothing was learnt "
+        f"from it; what it saw is in bad-batch-{name}-*; the last checkpoint is whole: lower --lr and run again"
+    )
