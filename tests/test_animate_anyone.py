@@ -13,6 +13,7 @@ from conftest import make_clip, make_picture, make_pose, make_vae
 from diffusers import MotionAdapter, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors.torch import load_file, save_file
+from test_animatediff import authors_state
 
 from scd import SCDPipeline, animate_anyone
 from scd.attention import Cached, KVCache
@@ -43,19 +44,6 @@ def random_(network, seed):
     return network.eval()
 
 
-def authors_name(name):
-    """A parameter of diffusers' motion adapter, in AnimateDiff's own files."""
-    name = name.replace(".motion_modules.", ".motion_modules.", 1)
-    head, number, rest = name.split("motion_modules.")[0], *name.split("motion_modules.")[1].split(".", 1)
-    for ours, theirs in (
-        (".attn1.", ".attention_blocks.0."), (".attn2.", ".attention_blocks.1."),
-        (".norm1.", ".norms.0."), (".norm2.", ".norms.1."), (".norm3.", ".ff_norm."),
-        (".pos_embed.", ".attention_blocks.0.pos_encoder."),
-    ):  # fmt: skip
-        rest = rest.replace(ours, theirs)
-    return f"{head}motion_modules.{number}.temporal_transformer.{rest}"
-
-
 def write_twin(folder, ending=".safetensors"):
     """The family's four files with this project's own random weights, and small ones of the two others."""
     torch.manual_seed(0)
@@ -68,15 +56,10 @@ def write_twin(folder, ending=".safetensors"):
         ), 3,
     )  # fmt: skip
     guider = random_(PoseEncoder(32, GUIDER), 4)
-    motion = {authors_name(name): value for name, value in adapter.state_dict().items()}
-    motion |= {
-        name.replace("attention_blocks.0.pos", "attention_blocks.1.pos"): value.clone()
-        for name, value in motion.items() if "pos_encoder" in name
-    }  # fmt: skip
     read = {n: v for n, v in reader.state_dict().items() if not n.startswith(animate_anyone.UNREAD)}
     for name, state in {
         "denoising_unet": unet.state_dict(), "reference_unet": read, "pose_guider": guider.state_dict(),
-        "motion_module": motion,
+        "motion_module": authors_state(adapter),
     }.items():  # fmt: skip
         if ending == ".safetensors":
             save_file({n: v.contiguous() for n, v in state.items()}, folder / f"{name}{ending}")
@@ -307,14 +290,14 @@ class Spell:
                 UNet2DConditionModel(**{**UNET, "block_out_channels": [64, 64]}).state_dict(),
                 f / "reference_unet.pth",
             ),
-            r"unet\.pth: not the weights of this family's UNet2DConditionModel: \d+ of another size",
+            r"unet\.pth: not the weights of this UNet2DConditionModel: \d+ of another size",
         ),
         (
             lambda f: torch.save(
                 {n: v for n, v in torch.load(f / "motion_module.pth").items() if "down_blocks.1" not in n},
                 f / "motion_module.pth",
             ),
-            r"motion_module\.pth: not the weights of this family's MotionAdapter: \d+ missing",
+            r"motion_module\.pth: not the weights of this MotionAdapter: \d+ missing",
         ),
         (
             lambda f: torch.save({"a": Spell()}, f / "pose_guider.pth"),

@@ -37,7 +37,7 @@ LAYERS = [
     ("world", ["world", "pose", "data", "media", "region"]),
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
-        "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline", "checkpoint", "body", "model",
+        "animatediff", "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline", "checkpoint", "body", "model",
     ]),
     ("verbs", [
         "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real",

@@ -9,7 +9,9 @@ import torch
 from conftest import make_picture, make_pose
 from diffusers import MotionAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from sd15_folder import TINY_MOTION, V1_5_2, age, make, make_adapter
+from sd15_folder import TINY_MOTION, TINY_UNET, V1_5_2, age, make, make_adapter
+from test_animatediff import authors_state
+from test_animatediff import make_adapter as make_authors_adapter
 
 from scd import SCDPipeline
 from scd.backbones import motion
@@ -241,10 +243,15 @@ def test_every_key_of_an_adapter_is_accounted_for(folders, tmp_path):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path / "motion")
     with pytest.raises(UserError, match=r"give the folder of a MotionAdapter in diffusers layout"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=tmp_path)
-    original = tmp_path / "mm_sd_v15_v2.ckpt"  # is never opened, so nothing in it can run
+    original = tmp_path / "mm_sd_v15_v2.ckpt"  # tests/test_animatediff.py has the whole ones
     original.write_bytes(b"\x80\x02pickle")
-    with pytest.raises(UserError, match=rf"{original}: .* give the folder of a MotionAdapter in diffusers"):
+    with pytest.raises(UserError, match=rf"{original}: holds more than tensors, and nothing of it was exec"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=original)
+    authors = make_authors_adapter(UNet2DConditionModel(**TINY_UNET))
+    torch.save(authors_state(authors), original)
+    pipe = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=original)
+    state = pipe.unet.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in authors.state_dict().items())
     with pytest.raises(UserError, match=r"^nobody/nothing: cannot be loaded"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter="nobody/nothing")
     # ... and when a saved pipeline is read again

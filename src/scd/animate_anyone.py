@@ -4,26 +4,20 @@ trained from it) as an SCD pipeline: a second network reads the reference, all e
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
 
-from scd.loading import find_variant, load_network
+from scd.animatediff import motion_adapter
+from scd.loading import ENDINGS, fill, find_variant, load_network, read_weights
 from scd.pose_encoder import PoseEncoder
 from scd.stable_diffusion import POSE_CHANNELS, UNET, clip_encoder
 from scd.types import UserError
 
-Weights = dict[str, Tensor]
-
 FILES = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
-ENDINGS = (".safetensors", ".pth", ".ckpt", ".bin")
 # Where the two others lie in the folder that the reproduction's readers are told to make
 VAE_FOLDERS, ENCODER_FOLDERS = ("sd-vae-ft-mse", "vae"), ("image_encoder",)
 
@@ -37,17 +31,6 @@ SETTINGS: dict[str, Any] = {
     "default_size": 512, "default_steps": 30, "default_guidance": 3.5, "default_window": 24,
     "default_overlap": 6, "motion_norm_per_frame": True, "reference_pose": False, "pose_drawing": "dwpose",
 }  # fmt: skip
-MOTION_GROUPS = 32  # of AnimateDiff's temporal GroupNorm, whatever the picture network has
-MOTION_HEADS = 8
-
-# AnimateDiff's names of a temporal transformer -> diffusers'
-_MOTION_NAMES = (
-    (r"\.temporal_transformer\.", "."),
-    (r"\.attention_blocks\.0\.pos_encoder\.", ".pos_embed."),
-    (r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}."),
-    (r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}."),
-    (r"\.ff_norm\.", ".norm3."),
-)
 # Layers of the reference network after the last that is read: files leave them out, and nothing runs them
 UNREAD = ("conv_norm_out.", "conv_out.")
 
@@ -73,74 +56,20 @@ def components(
     spatial, temporal = weights["denoising_unet"], weights["motion_module"]
     # Some trainings save the temporal layers with the network; a motion module of its own counts
     spatial = {name: value for name, value in spatial.items() if ".motion_modules." not in name}
-    unet = _filled(UNet2DConditionModel(**sizes["unet"]), spatial, paths["denoising_unet"])
-    tail = {name: value for name, value in spatial.items() if name.startswith(UNREAD)}
-    reader = _filled(
-        UNet2DConditionModel(**sizes["unet"]), {**tail, **weights["reference_unet"]}, paths["reference_unet"]
-    )
-    channels = sizes["pose_guider"]
-    guider = _filled(
-        PoseEncoder(unet.config.block_out_channels[0], channels), weights["pose_guider"], paths["pose_guider"]
-    )
+    unet: Any
+    with torch.device("meta"):
+        unet, reader = (UNet2DConditionModel(**sizes["unet"]) for _ in range(2))
+        guider = PoseEncoder(unet.config.block_out_channels[0], sizes["pose_guider"])
+    tail = {name: value.clone() for name, value in spatial.items() if name.startswith(UNREAD)}
+    fill(unet, spatial, paths["denoising_unet"])
+    fill(reader, {**tail, **weights["reference_unet"]}, paths["reference_unet"])
+    fill(guider, weights["pose_guider"], paths["pose_guider"])
     return {
         "unet": unet, "reference_unet": reader, "pose_encoder": guider,
         "motion_adapter": motion_adapter(temporal, unet.config, paths["motion_module"]),
         "vae": _vae(folder, vae), "image_encoder": _image_encoder(folder, image_encoder, unet),
         "scheduler": DDIMScheduler(**SCHEDULE), **SETTINGS,
     }  # fmt: skip
-
-
-def motion_adapter(weights: Mapping[str, Tensor], unet_config: Any, path: Any) -> MotionAdapter:
-    """A motion module in AnimateDiff's own format, for a network of `unet_config`. Raises UserError for one
-    of another version."""
-    renamed: Weights = {}
-    for name, value in weights.items():
-        # A table of sines, the same in both attentions of a block; diffusers keeps one
-        if re.search(r"attention_blocks\.[1-9]\.pos_encoder", name):
-            first = weights.get(re.sub(r"attention_blocks\.\d", "attention_blocks.0", name))
-            if first is None or not torch.equal(first, value):
-                raise UserError(f"{path}: a motion module with position tables of another kind ({name})")
-            continue
-        for pattern, new in _MOTION_NAMES:
-            name = re.sub(pattern, new, name)
-        renamed[name] = value
-    tables = [value for name, value in renamed.items() if name.endswith("pos_embed.pe")]
-    if not tables:
-        raise UserError(f"{path}: no motion module in AnimateDiff's format: it has no position tables")
-    adapter = MotionAdapter(
-        block_out_channels=unet_config.block_out_channels,
-        motion_layers_per_block=unet_config.layers_per_block,
-        motion_norm_num_groups=MOTION_GROUPS,
-        motion_num_attention_heads=MOTION_HEADS,
-        motion_max_seq_length=tables[0].shape[1],
-        use_motion_mid_block=any(name.startswith("mid_block.") for name in renamed),
-    )
-    return _filled(adapter, renamed, path)
-
-
-def read_weights(path: Path) -> Weights:
-    """The tensors of a file, by name: safetensors, or a .pth that holds nothing but tensors. Raises
-    UserError; nothing that a file says is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            weights: Any = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged, or half a download ({' '.join(str(error).split())[:120]}): download it again"
-        ) from error
-    except Exception as error:  # the weights-only reader refuses what is not data
-        raise UserError(
-            f"{path}: holds more than tensors, and nothing of it was executed; use a file of plain weights, "
-            "such as .safetensors"
-        ) from error
-    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
-        weights = weights["state_dict"]  # AnimateDiff's trainer
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path}: holds more than tensors; use a file of plain weights")
-    # Clones: a mapped file's odd addresses change the last bit of kernels
-    return {name.removeprefix("module."): value.float().clone() for name, value in weights.items()}
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -159,24 +88,6 @@ def _sizes(folder: Path) -> dict[str, Any]:
             f"{path}: no readable sizes of the networks ({error}); without this file they are Stable "
             "Diffusion 1.5's"
         ) from error
-
-
-def _filled(network: Any, weights: Weights, path: Path | None) -> Any:
-    """The network with these weights, every key accounted for. Raises UserError."""
-    own = network.state_dict()
-    wrong = {
-        "missing": own.keys() - weights.keys(),
-        "left over": weights.keys() - own.keys(),
-        "of another size": {n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape},
-    }
-    if any(wrong.values()):
-        lists = "; ".join(
-            f"{len(names)} {what}: {', '.join(sorted(names)[:4])}{' ...' * (len(names) > 4)}"
-            for what, names in wrong.items() if names
-        )  # fmt: skip
-        raise UserError(f"{path}: not the weights of this family's {type(network).__name__}: {lists}")
-    network.load_state_dict(weights)
-    return network.eval()
 
 
 def _vae(folder: Path, given: str | Path | None) -> AutoencoderKL:

@@ -1,4 +1,5 @@
-"""Networks from a folder or a hub id, every key accounted for: what is missing or left over is an error."""
+"""Networks from a folder, a hub id or a file of weights, every key accounted for: what is missing or left
+over is an error."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from scd.types import UserError
 
@@ -20,6 +24,8 @@ PASSED_ON = (
     "torch_dtype", "dtype", "variant", "use_safetensors", "cache_dir", "revision", "token",
     "local_files_only",
 )  # fmt: skip
+
+ENDINGS = (".safetensors", ".pth", ".ckpt", ".bin")  # of a file of weights
 
 
 def load_network(
@@ -103,3 +109,51 @@ def find_variant(folder: Path) -> str | None:
         return None
     variants = sorted({name.split(".")[1].split("-")[0] for name in names})
     return "fp16" if "fp16" in variants else variants[0] if variants else None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name, in float32: safetensors, or a .pth or .ckpt that holds nothing but
+    tensors. Raises UserError; nothing that a file says is executed."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            weights: Any = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged, or half a download ({' '.join(str(error).split())[:120]}): download it again"
+        ) from error
+    except Exception as error:  # the weights-only reader refuses what is not data
+        raise UserError(
+            f"{path}: holds more than tensors, and nothing of it was executed; use a file of plain weights, "
+            "such as .safetensors"
+        ) from error
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        weights = weights["state_dict"]  # a trainer's
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path}: holds more than tensors; use a file of plain weights")
+    # Copies: a mapped file's odd addresses change the last bit of kernels
+    return {
+        name.removeprefix("module."): value.to(torch.float32, copy=True) for name, value in weights.items()
+    }
+
+
+def fill(network: Any, weights: dict[str, Tensor], path: Path | None) -> Any:
+    """A network that was made on the meta device takes these tensors as they are, every key accounted for.
+    Raises UserError."""
+    own = network.state_dict()
+    wrong = {
+        "missing": own.keys() - weights.keys(),
+        "left over": weights.keys() - own.keys(),
+        "of another size": {n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape},
+    }
+    if any(wrong.values()):
+        lists = "; ".join(
+            f"{len(names)} {what}: {', '.join(sorted(names)[:4])}{' ...' * (len(names) > 4)}"
+            for what, names in wrong.items() if names
+        )  # fmt: skip
+        raise UserError(f"{path}: not the weights of this {type(network).__name__}: {lists}")
+    network.load_state_dict(weights, assign=True)
+    return network.eval()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 
+from scd.animatediff import load_motion_adapter
 from scd.loading import find_variant, load_network
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -71,7 +72,9 @@ def components(
             f"{vae.config.latent_channels}: an inpainting or depth network; give the plain one"
         )
     networks["image_encoder"] = None if image_encoder is None else clip_encoder(image_encoder, unet, options)
-    networks["motion_adapter"] = _motion(motion_adapter, options)
+    if isinstance(motion_adapter, str | Path):
+        motion_adapter = load_motion_adapter(motion_adapter, unet.config, **options)
+    networks["motion_adapter"] = motion_adapter
     # As many halvings as the VAE: the features must lie on the latents' grid
     channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
     with torch.random.fork_rng(devices=[]):
@@ -120,18 +123,6 @@ def clip_encoder(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
             f"cross-attention takes {unet.config.cross_attention_dim}: Stable Diffusion 1.5 takes ViT-L/14"
         )
     return encoder.float().eval()  # transformers keeps the precision of the file
-
-
-def _motion(source: str | Path | MotionAdapter | None, options: dict[str, Any]) -> MotionAdapter | None:
-    """AnimateDiff's temporal layers in diffusers' layout, as v1-5-2 is published."""
-    if source is None or isinstance(source, MotionAdapter):
-        return source
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
-        raise UserError(
-            f"{source}: there is no config.json; give the folder of a MotionAdapter in diffusers layout, "
-            "such as guoyww/animatediff-motion-adapter-v1-5-2"
-        )
-    return load_network(MotionAdapter, source, **_known(options, find_variant(Path(source))))
 
 
 def _scheduler(source: str | Path, prediction_type: Any) -> DDIMScheduler:
