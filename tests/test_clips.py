@@ -50,6 +50,16 @@ def make_motion_pipeline(random=True, **kwargs):
     return joined
 
 
+def make_reader_pipeline():
+    """With a network of its own for references."""
+    reader = make_pipeline().unet
+    for parameter in reader.parameters():
+        parameter.data += 0.02
+    joined = SCDPipeline.from_pipe(make_motion_pipeline(), reference_unet=reader)
+    joined.set_progress_bar_config(disable=True)
+    return joined
+
+
 def make_clip(frames, first=100):
     return PoseClip.from_poses([make_pose(first + i) for i in range(frames)], fps=30.0)
 

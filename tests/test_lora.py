@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_picture, make_pipeline, make_pose
-from safetensors.torch import save_file
-from test_clips import make_clip, make_motion_pipeline
+from safetensors.torch import load_file, save_file
+from test_clips import make_clip, make_motion_pipeline, make_reader_pipeline
 
 from scd.backbones.motion import has_motion
 from scd.reference import StaleReference
@@ -86,7 +86,11 @@ def relative(a, b):
     return ((a - b).abs().max() / b.std()).item()
 
 
-@pytest.mark.parametrize("network", [make_pipeline, make_motion_pipeline], ids=["picture", "motion"])
+@pytest.mark.parametrize(
+    "network",
+    [make_pipeline, make_motion_pipeline, make_reader_pipeline],
+    ids=["picture", "motion", "reader"],
+)
 @pytest.mark.parametrize("layout", ["diffusers", "kohya", "lcm"])
 def test_load_scale_fuse_unload(layout, network, tmp_path, caplog):
     pipe, path = network(), tmp_path / "lora.safetensors"
@@ -147,6 +151,26 @@ def test_fused_and_unloaded_is_another_network(tmp_path):
         paint(pipe, reference)
 
 
+def test_a_lora_that_stands_in_the_reference_network_is_noticed(tmp_path):
+    """Ours never puts one there, diffusers' own method on the network does."""
+    pipe, path = make_reader_pipeline(), tmp_path / "lora.safetensors"
+    write(path, make_pipeline(), "diffusers")
+    reference = encode(pipe)
+    plain = paint(pipe, reference)
+    pipe.reference_unet.load_lora_adapter(load_file(path), prefix="unet", adapter_name="style")
+    with pytest.raises(StaleReference, match="another reference network"):
+        paint(pipe, reference)
+    loaded = encode(pipe)
+    assert relative(paint(pipe, loaded), plain) > 1e-3
+    pipe.reference_unet.set_adapters("style", 0.5)
+    with pytest.raises(StaleReference, match="another reference network"):
+        paint(pipe, loaded)
+    with pytest.raises(ValueError, match="a LoRA is loaded, which a model folder cannot hold"):
+        pipe.save_pretrained(tmp_path / "model")
+    pipe.reference_unet.unload_lora()
+    assert torch.equal(paint(pipe, reference), plain)
+
+
 def test_unloading_makes_the_first_reference_good_again(tmp_path):
     pipe, path = make_pipeline(), tmp_path / "lora.safetensors"
     write(path, pipe, "diffusers")
@@ -166,6 +190,10 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     save_file({"unet.conv_in.lora_A.weight": torch.zeros(4, 4, 3, 3),
                "unet.conv_in.lora_B.weight": torch.zeros(32, 4, 1, 1)}, path)  # fmt: skip
     with pytest.raises(ValueError, match="changes conv_in, which carries the pose"):
+        pipe.load_lora_weights(path)
+    state = {f"unet.mid_block.attentions.0.{n}": w for n, w in (("lora_A", down), ("lora_B", up))}
+    save_file({**state, "reference_unet.mid_block.lora_A.weight": down + 1}, path)
+    with pytest.raises(ValueError, match="also changes reference_unet; only the denoising network takes one"):
         pipe.load_lora_weights(path)
     save_file({"model.weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="holds no LoRA of a denoising network"):

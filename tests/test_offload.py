@@ -12,7 +12,7 @@ import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose, make_scheduler
 from second_device import Accelerator, device_of, second_device
 from test_clips import make_clip as make_poses
-from test_clips import make_motion_pipeline
+from test_clips import make_motion_pipeline, make_reader_pipeline
 from test_lora import write as write_lora
 from test_train import MOTION, TINY
 
@@ -33,19 +33,11 @@ def with_codec():
     return pipe
 
 
-def with_reader():
-    pipe = make_motion_pipeline()
-    reader = make_pipeline().unet
-    for parameter in reader.parameters():
-        parameter.data += 0.02
-    return SCDPipeline.from_pipe(pipe, reference_unet=reader)
-
-
 NETWORKS = {
     "picture": lambda: make_pipeline(make_clip()),
     "motion": make_motion_pipeline,
     "codec": with_codec,
-    "reader": with_reader,
+    "reader": make_reader_pipeline,
 }
 WAYS = {
     "move": lambda pipe: pipe.to("cuda"),
@@ -118,7 +110,9 @@ def test_nothing_strays_from_the_execution_device(network, way, truths, tmp_path
         assert np.array_equal(array, truth)
 
 
-@pytest.mark.parametrize(("network", "when"), [("picture", "before"), ("motion", "after")])
+@pytest.mark.parametrize(
+    ("network", "when"), [("picture", "before"), ("motion", "after"), ("reader", "before")]
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_lora_strays_neither(network, when, way, tmp_path, monkeypatch):
     """Loaded before or after the weights are sent away: they stay away, and the LoRA acts."""

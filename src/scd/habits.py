@@ -22,6 +22,7 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
     """For `SCDPipeline`, before `DiffusionPipeline` in its bases."""
 
     unet: Any
+    reference_unet: Any
     stamp: Any
     _lora_loadable_modules: ClassVar = ["unet"]
 
@@ -40,6 +41,7 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
     ) -> None:
         """A LoRA of Stable Diffusion 1.5 (diffusers', kohya's or LCM's layout) into the denoising network.
 
+        A reference network stays as it is; what it sees is projected by the denoiser, LoRA included.
         safetensors only. Keys for text encoders are left out, with one line that says how many: SCD has none.
         Raises ValueError for a file whose keys do not fit the network. References encoded before are stale.
         """
@@ -53,6 +55,9 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
         if not ours and not any(name.startswith("text_encoder") for name in state):
             ours = {f"unet.{name}": value for name, value in state.items()}  # saved without the prefix
         if dropped := len(state) - len(ours):
+            if others := sorted(name for name in state if not name.startswith(("unet.", "text_encoder"))):
+                other = others[0].partition(".")[0]
+                raise ValueError(f"this LoRA also changes {other}; only the denoising network takes one")
             logger.warning("LoRA: %d keys for text encoders left out; SCD has no text encoder", dropped)
         self._check_lora(ours, pretrained_model_name_or_path_or_dict)
         if alphas is not None:
@@ -88,7 +93,7 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
 
     def refuse_loaded_lora(self) -> None:
         """Raise ValueError while a LoRA is loaded: a folder saved then could not be read again."""
-        if getattr(self.unet, "peft_config", None):
+        if any(getattr(network, "peft_config", None) for network in (self.unet, self.reference_unet)):
             raise ValueError(
                 "a LoRA is loaded, which a model folder cannot hold: call unload_lora_weights() first, or "
                 "fuse_lora() and then unload_lora_weights() to keep what it does"

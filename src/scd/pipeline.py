@@ -208,7 +208,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         known: Any = self._stamp[0] if self._stamp else (None,)
         # weights that are away (None) are what they were
         values = fingerprint(*self._readers, self.pose_encoder) or known[0]
-        seen = values, active_switches(self.unet), timestep
+        seen = values, *map(active_switches, self._readers), timestep
         if known != seen:
             self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep, self.reference_unet)
         return self._stamp[1]

@@ -123,19 +123,18 @@ def make_stamp(
     precision, format."""
     # Of the picture part: what is extracted does not depend on motion modules
     config = picture_config(unet)
-    state = _weights(unet).items()
-    adapters = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
     stamp = {
         "format": FORMAT,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
         "weights": hash_weights(unet),
-        "adapters": f"{_adapter_state(unet)} {_digest(adapters)}" if adapters else "",
+        "adapters": _adapters(unet),
         "pose_encoder": hash_weights(pose_encoder),
         "reference_timestep": str(reference_timestep),
         "dtype": str(getattr(unet, "dtype", next(unet.parameters()).dtype)).removeprefix("torch."),
     }
     if reference_unet is not None:
-        stamp["reference_unet"] = hash_weights(reference_unet)
+        parts = hash_weights(reference_unet), _adapters(reference_unet), _freeu(reference_unet)
+        stamp["reference_unet"] = " ".join(filter(None, parts))
     if freeu := _freeu(unet):  # named only when it acts: stamps of old records stay what they were
         stamp["freeu"] = freeu
     return stamp
@@ -151,6 +150,13 @@ def _freeu(unet: nn.Module) -> str:
     blocks: Any = getattr(unet, "up_blocks", ())
     scales = [getattr(block, name, None) for block in blocks for name in ("s1", "s2", "b1", "b2")]
     return "" if not any(scales) else " ".join(map(str, scales[:4]))
+
+
+def _adapters(unet: nn.Module) -> str:
+    """LoRA adapters of the picture part: which act, how strongly, and what they hold; empty without any."""
+    state = _weights(unet).items()
+    tensors = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
+    return f"{_adapter_state(unet)} {_digest(tensors)}" if tensors else ""
 
 
 def _adapter_state(unet: nn.Module, motion: bool = False) -> str:
