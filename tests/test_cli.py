@@ -272,6 +272,8 @@ def test_results_are_kept_unless_forced(animate, detector, folder):
     assert "a.json exists already: choose another name, or --force" in complaint(
         animate("me.png", "you.png", "-o", "a.png")
     )
+    (folder / "b.jpg.json").touch()
+    assert "b.jpg.json exists already" in complaint(animate("me.png", "you.png", "-o", "b.jpg"))
     assert detector.shapes == []  # refused before any work
     assert animate("me.png", "you.png", "-o", "a.png", "--force")[0] == 0
     before = media.file_hash("me.png")

@@ -181,6 +181,9 @@ def test_outputs_and_sizes(pipe, reference):
         pipe.encode_reference(make_picture(0, (30, 64)))
     with pytest.raises(ValueError, match="no poses"):
         pipe(reference, [])
+    for pose, name in ((None, "NoneType"), (make_picture(0), "ndarray")):
+        with pytest.raises(ValueError, match=f"a pose is a Pose or a PoseClip, not {name}"):
+            pipe(reference, [make_pose(1), pose])
     with pytest.raises(ValueError, match="latents have shape"):
         pipe(reference, make_pose(1), latents=torch.zeros(1, 4, 3, 3))
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -124,9 +125,7 @@ def test_half_bodies(people, category, cut):
         rows = int(worn.pose.joints[ends, 1].min() * SIZE) - 2
         pose = to_crop(worn.pose, (0, 0, 1, rows / SIZE), (rows, SIZE))
         inside = (pose.joints[:, 1] <= 1) & (pose.scores > 0)
-        pose = Pose(
-            np.where(inside[:, None], pose.joints, 0), np.where(inside, pose.scores, 0), (rows, SIZE)
-        )
+        pose = Pose(np.where(inside[:, None], pose.joints, 0), np.where(inside, pose.scores, 0), (rows, SIZE))
         region = garment_region(pose, (rows, SIZE), category)
         truth = worn.region(category)[:rows]
         if truth.sum() > 30:
@@ -417,6 +416,7 @@ def mask(capsys, tmp_path, monkeypatch):
     """Run `scd mask` in a folder with me.png, its pose file and a detector that knows her."""
     view = world.Scene.from_seed(3).view(0, size=96)
     media.write_image(tmp_path / "me.png", view.image)
+    (tmp_path / "old.jpg.json").touch()
     write_poses(tmp_path / "me.npz", [[view.pose]])
     write_poses(tmp_path / "clip.npz", [[view.pose]] * 2)
     write_poses(tmp_path / "wide.npz", [[replace(view.pose, size=(48, 96))]])
@@ -469,6 +469,7 @@ def test_the_silhouette_and_leaving_it_out(mask, monkeypatch):
         (["me.png", "--category", "upper", "-o", "m.jpg"], "m.jpg: a mask is written as .png"),
         (["me.png", "--category", "upper", "-o", "m.png", "--preview", "m.png"], "the mask's name too"),
         (["me.png", "--category", "upper", "--preview", "p.gif"], "p.gif: a picture's name ends in"),
+        (["me.png", "--category", "upper", "--preview", "old.jpg"], "old.jpg.json exists already"),
         (["me.png", "--category", "upper", "-o", "me.png", "--force"], "me.png is an input"),
         (["no.png", "--category", "upper"], "no.png does not exist"),
         (["me.png", "--category", "upper", "--person", "2"], "shows 1 person(s): --person 2"),
@@ -480,6 +481,7 @@ def test_wrong_words_are_one_line(mask, arguments, text):
     code, out, err = mask(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert text in err
+    assert not Path("out").exists()  # nothing half-written
 
 
 def test_nobody_and_nothing_there(mask):

@@ -21,6 +21,11 @@ def as_clips(poses: Any, times: int = 1) -> tuple[bool, Sequence[Any]]:
     poses = [pose for pose in poses or () for _ in range(times)]
     if not poses or any(isinstance(p, PoseClip) and len(p) == 0 for p in poses):
         raise ValueError("no poses: give a Pose, a PoseClip, or a list of them")
+    if strange := [type(p).__name__ for p in poses if not isinstance(p, Pose | PoseClip)]:
+        raise ValueError(
+            f"a pose is a Pose or a PoseClip, not {strange[0]}; a pose that is not known, None, needs person "
+            "and region"
+        )
     if not any(isinstance(p, PoseClip) for p in poses):
         return False, [[pose] for pose in poses]
     if len({len(p) if isinstance(p, PoseClip) else 0 for p in poses}) > 1:

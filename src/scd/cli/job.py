@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from scd import media
 from scd.cli.options import Animate, ModelOptions
+from scd.media.picture import settings_beside
 from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
 from scd.types import Pose, UserError
@@ -83,7 +84,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     names = [out] if total == 1 else [numbered(out, i + 1, total) for i in range(total)]
     record = out.with_suffix(".json")
     sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
-    results = [*names, record, *([sheet] if sheet else [])]
+    results = [*with_settings(names), record, *([sheet] if sheet else [])]
     require_apart(results, [reference, *paths, *garments, *([reference_pose] if reference_pose else [])])
     require_free(results, options.force)
     return Job(
@@ -241,6 +242,12 @@ def picture_name(given: Path | None, default: str) -> Path:
 
 def numbered(out: Path, number: int, total: int) -> Path:
     return out.with_name(f"{out.stem}-{number:0{max(2, len(str(total)))}d}{out.suffix}")
+
+
+def with_settings(pictures: Sequence[Path]) -> list[Path]:
+    """The names, and those of the files that carry the settings of what is no PNG: x.jpg.json."""
+    lossy = [path for path in pictures if path.suffix.lower() in ENDINGS[1:]]
+    return [*pictures, *map(settings_beside, lossy)]
 
 
 def require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:

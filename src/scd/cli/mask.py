@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scd import media
-from scd.cli.job import ENDINGS, identity_of, parse_person, require_apart, require_free
+from scd.cli.job import ENDINGS, identity_of, parse_person, require_apart, require_free, with_settings
 from scd.cli.options import Mask
 from scd.cli.where import pose_in_file, region_of
 from scd.pose import detect
@@ -28,8 +28,8 @@ def mask(options: Mask) -> None:
     if preview is not None and preview.resolve() == out.resolve():
         raise UserError(f"{preview} is the mask's name too: choose another --preview")
     results = [out, *([preview] if preview else [])]
-    require_apart(results, [options.picture, *([options.pose] if options.pose else [])])
-    require_free(results, options.force)
+    require_apart(with_settings(results), [options.picture, *([options.pose] if options.pose else [])])
+    require_free(with_settings(results), options.force)
     image = media.read_image(options.picture)
     person = parse_person(options.person or "largest")
     if options.pose is None:

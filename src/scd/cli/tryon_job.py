@@ -22,9 +22,9 @@ from scd.cli.job import (
     require_free,
     unchanged,
     unchanged_garments,
+    with_settings,
 )
 from scd.cli.options import Tryon
-from scd.media.picture import settings_beside
 from scd.pose.region import CATEGORIES
 from scd.types import UserError
 
@@ -105,8 +105,7 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
     record, sheet = out.with_suffix(".json"), None
     if options.sheet:
         sheet = out.with_name(f"{out.stem}-sheet.png")
-    beside = [settings_beside(name) for name in names if out.suffix.lower() != ".png"]
-    results = [preview] if preview else [*names, *beside, record, *([sheet] if sheet else [])]
+    results = [preview] if preview else [*with_settings(names), record, *([sheet] if sheet else [])]
     require_apart(results, given)
     require_free(results, options.force)
     return TryOnJob(

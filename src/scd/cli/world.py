@@ -15,7 +15,7 @@ import numpy as np
 
 from scd import media
 from scd import world as people
-from scd.cli.job import ENDINGS, require_free
+from scd.cli.job import ENDINGS, require_free, with_settings
 from scd.cli.options import World
 from scd.cli.terminal import progress
 from scd.data.tryon import WORLD_CARD as CARD
@@ -55,7 +55,7 @@ def world(options: World) -> None:
 
 
 def _sheet(options: World, settings: dict[str, Any], advance) -> None:
-    require_free([options.out], options.force)
+    require_free(with_settings([options.out]), options.force)
     rows = []
     for scene in _scenes(options):
         rows.append([view.image for view in _views(scene, options)])
