@@ -2,15 +2,20 @@
 with its features projected anew for every frame and step, as the code of Animate Anyone's family does.
 
 Each round times every kind of step once, one right after the other, and the ratios are medians over rounds:
-what else the machine does meanwhile slows all kinds alike and cancels.
+what else the machine does meanwhile slows all kinds alike and cancels. Memory is measured before, one kind at
+a time: of the others nothing is held then but the networks.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +24,12 @@ from scd import world
 from scd.attention import KVCache
 from scd.backbones import unet as backbone
 
-WARM_UP = 2  # rounds that are not counted: first calls choose kernels and take memory
+KINDS = ("without", "cached", "again", "anew")
+WARM_UP = 2  # calls of each kind that are not timed: the first chooses kernels, the second tells its memory
 NUM_PICTURES = 3  # whole pictures timed, at most
+
+# Makes what a kind of step holds from step to step; the step, and the bytes of that
+Maker = Callable[[], tuple[Callable[[], Any], int]]
 
 
 @torch.no_grad()
@@ -30,26 +39,38 @@ def bench_pipeline(
 ) -> dict[str, Any]:  # fmt: skip
     """Milliseconds of one guided step (two rows a frame) of each kind, and their ratios; seconds of a whole
     picture at the pipeline's settings; bytes of the cache, of what stands in its place where features are
-    projected anew, and peak memory (on CUDA of each kind of step; elsewhere only the process's is known).
+    projected anew, and peak memory, of each kind of step and of all.
 
-    Raises ValueError for more frames than the model's motion modules can tell apart.
+    Peaks are of tensors on CUDA; on the CPU of the process, its networks and libraries included, which Linux
+    alone tells for each kind. None where nobody tells.
 
-    `progress` is called with 1 after each of `num_rounds + WARM_UP` rounds.
+    `progress` is called with 1 after each of `len(KINDS) * (num_rounds + WARM_UP)` steps. Raises ValueError
+    for more frames than the model's motion modules can tell apart.
     """
     size, device = pipe.config.default_size, pipe.unet.device
     scene = world.Scene.from_seed(seed)
     first, second = scene.view(0, size=size), scene.view(1, size=size)
-    kinds, held = _steps(pipe, first, second, num_frames)
-    peaks = {name: _peak_of(step, device) for name, step in kinds.items()}
+    makers = _makers(pipe, first, second, num_frames)
+    advance = progress or (lambda _: None)
 
-    times: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(num_rounds + WARM_UP):
-        for name, step in kinds.items():
-            seconds = _timed(step, device)
-            if number >= WARM_UP:
-                times[name].append(seconds)
-        if progress is not None:
-            progress(1)
+    peaks, highest = {}, []
+    for name in KINDS:
+        step, _ = makers[name]()
+        step()
+        advance(1)
+        highest.append(_peak_memory(device)[0])  # measuring a kind begins a new count
+        peaks[name] = _peak_of(step, device)
+        advance(1)
+        del step
+
+    made = {name: makers[name]() for name in KINDS}
+    times: dict[str, list[float]] = {name: [] for name in KINDS}
+    for _ in range(num_rounds):
+        for name in KINDS:
+            times[name].append(_timed(made[name][0], device))
+            advance(1)
+    held = {name: num_bytes for name, (_, num_bytes) in made.items()}
+    del made
 
     def picture() -> None:
         pipe(
@@ -66,6 +87,7 @@ def bench_pipeline(
     pictures = [_timed(picture, device) for _ in range(min(NUM_PICTURES, num_rounds))]
     none, cached, again, anew = times.values()
     memory, what = _peak_memory(device)
+    known = [peak for peak in (memory, *highest, *peaks.values()) if peak is not None]
     return {
         "step_without_reference_ms": 1000 * statistics.median(none),
         "step_cached_ms": 1000 * statistics.median(cached),
@@ -76,10 +98,10 @@ def bench_pipeline(
         "projected_anew_over_cached": _ratio(anew, cached),
         "encode_reference_seconds": encoding,
         "picture_seconds": statistics.median(pictures),
-        "cache_bytes": reference.cache.num_bytes,
-        "features_of_all_frames_bytes": held,
-        **{f"peak_{name}_bytes": peak for name, peak in peaks.items() if peak is not None},
-        "peak_memory_bytes": memory,
+        "cache_bytes": held["cached"],
+        "features_of_all_frames_bytes": held["anew"],
+        **{f"peak_{name}_bytes": peak for name, peak in peaks.items()},
+        "peak_memory_bytes": max(known, default=None),
         "peak_memory_of": what,
         "num_rounds": num_rounds,
         "num_frames": num_frames,
@@ -92,9 +114,9 @@ def bench_pipeline(
     }  # fmt: skip
 
 
-def _steps(pipe, first, second, num_frames: int) -> tuple[dict[str, Callable[[], Any]], int]:
-    """The four kinds of one guided step, rows [unconditional, conditional], on the same latents and pose; and
-    the bytes of features that are held to be projected anew."""
+def _makers(pipe, first, second, num_frames: int) -> dict[str, Maker]:
+    """Of the four kinds of one guided step, rows [unconditional, conditional], on the same latents and
+    pose."""
     unet, size = pipe.unet, pipe.config.default_size
     pixels = pipe._pixels(first.image)
     latents, context = pipe.encode_pictures(pixels), pipe.encode_context(pixels)
@@ -107,7 +129,7 @@ def _steps(pipe, first, second, num_frames: int) -> tuple[dict[str, Callable[[],
     )
     contexts = torch.cat([torch.zeros_like(context), context]).repeat_interleave(num_frames, 0)
     shown = latents, pipe.config.reference_timestep, own_pose, context
-    nobody = (-1,) * num_frames
+    nobody, one = (-1,) * num_frames, (0,) * num_frames
 
     def step(cache, owner):
         return backbone.denoise(unet, rows, timesteps, features, contexts, cache, nobody + owner, num_frames)
@@ -115,25 +137,48 @@ def _steps(pipe, first, second, num_frames: int) -> tuple[dict[str, Callable[[],
     def extract():
         return backbone.extract(unet, *shown, pipe.reference_unet)
 
-    # A group for every frame: what a layer reads is projected as often as there are frames
-    collected = backbone.collect(pipe.reference_unet or unet, *shown)
-    of_frames = KVCache.stack([collected] * num_frames)
-    cache, one = extract(), (0,) * num_frames
-    return {
-        "without": lambda: step(None, nobody),
-        "cached": lambda: step(cache, one),
-        "again": lambda: step(extract(), one),
-        "anew": lambda: step(of_frames, tuple(range(num_frames))),
-    }, of_frames.num_bytes
+    def without():
+        return lambda: step(None, nobody), 0
+
+    def cached():
+        cache = extract()
+        return lambda: step(cache, one), cache.num_bytes
+
+    def again():
+        return lambda: step(extract(), one), 0
+
+    def anew():
+        # A group for every frame: what a layer reads is projected as often as there are frames
+        collected = backbone.collect(pipe.reference_unet or unet, *shown)
+        of_frames = KVCache.stack([collected] * num_frames)
+        return lambda: step(of_frames, tuple(range(num_frames))), of_frames.num_bytes
+
+    return dict(zip(KINDS, (without, cached, again, anew), strict=True))
 
 
 def _peak_of(work: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes of tensors at most during `work`, on CUDA; None elsewhere."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
+    """Bytes at most during `work`: of tensors on CUDA, of the process on the CPU where Linux begins a new
+    count; else None."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device)
+    counted = device.type == "cpu" and sys.platform == "linux" and _count_anew()
     work()
-    return torch.cuda.max_memory_allocated(device)
+    return _peak_memory(device)[0] if counted else None
+
+
+def _count_anew() -> bool:
+    """Begin a new count of this process's peak resident memory (Linux, proc(5): clear_refs); False where the
+    system does not let it."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc's; it keeps what was freed, which counts as resident
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> float:

@@ -195,14 +195,14 @@ def _lpips(options: Evaluate | EvaluatePairs, pipe: Any) -> Any:
 
 def bench(options: Bench) -> None:
     """Run the verb. Raises UserError."""
-    from scd.bench import bench_pipeline
+    from scd.bench import KINDS, WARM_UP, bench_pipeline
 
     if options.num < 1:
         raise UserError(f"--num {options.num}: one round at least")
     if options.frames < 1:
         raise UserError(f"--frames {options.frames}: one at least")
     pipe = load_pipeline(options.model, trained=False)
-    with progress("timing", options.num + 2) as advance:
+    with progress("timing", len(KINDS) * (options.num + WARM_UP)) as advance:
         result = bench_pipeline(pipe, options.num, options.model.seed or 0, advance, options.frames)
     result["model"] = options.model.model or "embedded"
     table("one guided denoising step, and a picture", result)
