@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip, make_picture, make_pose, make_vae
-from diffusers import MotionAdapter, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from safetensors.torch import load_file, save_file
-from test_animatediff import authors_state
+from family_folder import networks, write_networks
+from safetensors.torch import load_file
 
 from scd import SCDPipeline, animate_anyone
 from scd.attention import Cached, KVCache
@@ -21,7 +21,6 @@ from scd.backbones import unet as backbone
 from scd.backbones.motion import join, temporal_layers
 from scd.denoiser import Denoiser
 from scd.pose.draw import draw_pose
-from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, StaleReference
 from scd.types import PoseClip
 
@@ -35,41 +34,16 @@ UNET = {
 GUIDER = (16, 32, 96, 256)
 
 
-def random_(network, seed):
-    """Weights at which every layer matters; a fresh network's zeros would hide it."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        spread = 0.08 if parameter.ndim > 1 else 0.02
-        parameter.data = parameter.data + spread * torch.randn(parameter.shape, generator=generator)
-    return network.eval()
-
-
 def write_twin(folder, ending=".safetensors"):
     """The family's four files with this project's own random weights, and small ones of the two others."""
-    torch.manual_seed(0)
     folder.mkdir()
-    unet, reader = (random_(UNet2DConditionModel(**UNET), seed) for seed in (1, 2))
-    adapter = random_(
-        MotionAdapter(
-            block_out_channels=UNET["block_out_channels"], motion_layers_per_block=1,
-            motion_norm_num_groups=32, motion_num_attention_heads=8, motion_max_seq_length=32,
-        ), 3,
-    )  # fmt: skip
-    guider = random_(PoseEncoder(32, GUIDER), 4)
-    read = {n: v for n, v in reader.state_dict().items() if not n.startswith(animate_anyone.UNREAD)}
-    for name, state in {
-        "denoising_unet": unet.state_dict(), "reference_unet": read, "pose_guider": guider.state_dict(),
-        "motion_module": authors_state(adapter),
-    }.items():  # fmt: skip
-        if ending == ".safetensors":
-            save_file({n: v.contiguous() for n, v in state.items()}, folder / f"{name}{ending}")
-        else:
-            torch.save(state, folder / f"{name}{ending}")
+    made = dict(networks(UNET, GUIDER))
+    write_networks(folder, made.items(), ending, torch.float32)
     (folder / "config.json").write_text(
         json.dumps({"unet": UNET, "pose_guider": {"block_out_channels": GUIDER}})
     )
     write_others(folder)
-    return unet, reader, adapter, guider
+    return [made[name] for name in ("denoising_unet", "reference_unet", "motion_module", "pose_guider")]
 
 
 def write_others(folder):

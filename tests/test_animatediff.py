@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_unet
 from diffusers import MotionAdapter, UNet2DConditionModel
+from family_folder import authors_state
 from safetensors.torch import save_file
 from test_train import MOTION, TINY
 
@@ -47,27 +48,6 @@ def make_adapter(unet, seed=0, **changes):
     return adapter
 
 
-def authors_state(adapter):
-    """Its tensors by AnimateDiff's names; position tables are there for each attention."""
-    state = {}
-    for name, value in adapter.state_dict().items():
-        place, number, rest = (
-            name.partition("motion_modules.")[0],
-            *name.split("motion_modules.")[1].split(".", 1),
-        )
-        for ours, theirs in (
-            (".attn1.", ".attention_blocks.0."), (".attn2.", ".attention_blocks.1."),
-            (".norm1.", ".norms.0."), (".norm2.", ".norms.1."), (".norm3.", ".ff_norm."),
-            (".pos_embed.", ".attention_blocks.0.pos_encoder."),
-        ):  # fmt: skip
-            rest = rest.replace(ours, theirs)
-        name = f"{place}motion_modules.{number}.temporal_transformer.{rest}"
-        state[name] = value.clone()
-        if "pos_encoder" in name:
-            state[name.replace("attention_blocks.0", "attention_blocks.1")] = value.clone()
-    return state
-
-
 @pytest.fixture
 def unet():
     return make_unet()
@@ -77,7 +57,7 @@ def unet():
 @pytest.mark.parametrize("layout", ["plain", "trainer", "half"])
 def test_a_file_is_the_adapter_that_it_was_made_of(unet, tmp_path, version, layout):
     adapter = make_adapter(unet, **VERSIONS[version])
-    state = authors_state(adapter)
+    state = authors_state(adapter.state_dict())
     assert {name.split("temporal_transformer.")[1] for name in state} == NAMES
     path = tmp_path / f"{version}.ckpt"
     if layout == "half":
@@ -102,7 +82,7 @@ def test_the_published_sizes():
     """21 transformers of 28 tensors, 453.2 M parameters."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNET)
-        state = authors_state(make_adapter(unet))
+        state = authors_state(make_adapter(unet).state_dict())
     weights = {name: torch.zeros(()).expand(value.shape) for name, value in state.items()}
     assert len(weights) == 21 * 28
     adapter = animatediff.motion_adapter(weights, unet.config, "mm_sd_v15_v2.ckpt")
@@ -113,7 +93,7 @@ def test_training_starts_with_such_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
     pictures = model.start(TINY, tmp_path / "pictures")
     adapter = make_adapter(pictures.unet)
-    torch.save(authors_state(adapter), tmp_path / "mm.ckpt")
+    torch.save(authors_state(adapter.state_dict()), tmp_path / "mm.ckpt")
     config = replace(
         MOTION, init=str(tmp_path / "pictures" / "model"), motion_adapter=str(tmp_path / "mm.ckpt")
     )
@@ -131,7 +111,7 @@ def test_training_starts_with_such_a_file(tmp_path, monkeypatch):
 
 
 def of_another_network(state):
-    return authors_state(make_adapter(make_unet((64, 64))))
+    return authors_state(make_adapter(make_unet((64, 64))).state_dict())
 
 
 def of_two_kinds(state):
@@ -158,14 +138,14 @@ SPOILT = {
 @pytest.mark.parametrize(("spoil", "said"), SPOILT.values(), ids=SPOILT.keys())
 def test_what_does_not_fit_is_one_line(unet, tmp_path, spoil, said):
     path = tmp_path / "mm.ckpt"
-    torch.save(spoil(authors_state(make_adapter(unet))), path)
+    torch.save(spoil(authors_state(make_adapter(unet).state_dict())), path)
     with pytest.raises(UserError, match=said) as e:
         load_motion_adapter(path, unet.config)
     assert "\n" not in str(e.value)
 
 
 def test_what_is_no_such_file_is_one_line(unet, tmp_path):
-    state = authors_state(make_adapter(unet))
+    state = authors_state(make_adapter(unet).state_dict())
     path = tmp_path / "mm.ckpt"
     with pytest.raises(UserError, match=rf"{path}: there is no such file"):
         load_motion_adapter(path, unet.config)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import make_picture, make_pose
 from diffusers import MotionAdapter, UNet2DConditionModel
+from family_folder import authors_state
 from safetensors.torch import load_file, save_file
 from sd15_folder import TINY_MOTION, TINY_UNET, V1_5_2, age, make, make_adapter
-from test_animatediff import authors_state
 from test_animatediff import make_adapter as make_authors_adapter
 
 from scd import SCDPipeline
@@ -248,7 +248,7 @@ def test_every_key_of_an_adapter_is_accounted_for(folders, tmp_path):
     with pytest.raises(UserError, match=rf"{original}: holds more than tensors, and nothing of it was exec"):
         SCDPipeline.from_stable_diffusion(*folders, motion_adapter=original)
     authors = make_authors_adapter(UNet2DConditionModel(**TINY_UNET))
-    torch.save(authors_state(authors), original)
+    torch.save(authors_state(authors.state_dict()), original)
     pipe = SCDPipeline.from_stable_diffusion(*folders, motion_adapter=original)
     state = pipe.unet.state_dict()
     assert all(torch.equal(state[name], value) for name, value in authors.state_dict().items())
