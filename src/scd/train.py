@@ -184,7 +184,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
 
     Raises UserError when the folder holds a run with other settings, or a loss is not a number.
     """
-    processes()
+    processes(pipe.device)
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.precision, pipe.device),
         gradient_accumulation_steps=config.accumulation,
@@ -280,6 +280,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             progress(step, total)
         if step % config.log_every == 0 or step == config.steps:
             now = time.monotonic()
+            if num_processes > 1:
+                counts = torch.tensor([tally.sums, tally.weights], device=accelerator.device)
+                tally.sums, tally.weights = cast(Tensor, accelerator.reduce(counts)).tolist()
             row = {
                 "step": step,
                 "targets": done * targets,
@@ -303,19 +306,19 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
                 trainee.train()
                 ema.restore(averaged)
             accelerator.wait_for_everyone()
-    accelerator.end_training()
     ema.copy_to(averaged)
     trainee.eval()
     if writes:
         learning.export(pipe, run)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return pipe
 
 
-def processes() -> PartialState:
+def processes(device: torch.device) -> PartialState:
     """This process among those of `accelerate launch`. The first one encodes, paints and writes while the
     others wait, which may take longer than the half hour that torch gives them."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"cpu": device.type == "cpu"}
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         options["timeout"] = timedelta(days=1)
     return PartialState(**options)

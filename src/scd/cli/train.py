@@ -46,7 +46,8 @@ def train(options: Train) -> None:
 
     disable_progress_bar()
     run = options.run_folder or Path("run") / config.name
-    device, state = resolve_device(options.device), processes()
+    device = resolve_device(options.device)
+    state = processes(device)
     if device.type == "cuda" and state.num_processes > 1:
         device = state.device  # one each
     # The first process writes the model, and the others read it

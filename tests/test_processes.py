@@ -1,0 +1,194 @@
+"""Training in several processes, and training that is killed: the run that it would have been anyway."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_pipeline
+from safetensors.torch import load_file
+
+from scd import checkpoint, records, train
+from scd.config import PRESETS
+from scd.model import load
+from scd.types import UserError
+
+OPTIONS = ("world-tiny", "--data.workers", 1, "--log-every", 2, "--save-every", 3, "--sample-pictures", 0,
+           "--tracker", "none")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    make_pipeline().save_pretrained(folder)
+    return folder
+
+
+def launch(*options, **environment) -> subprocess.Popen:
+    """`scd train` as `accelerate launch` starts it."""
+    command = [sys.executable, "-m", "scd.train", *OPTIONS, *options]
+    one = {"OMP_NUM_THREADS": "1"}  # so that sums are in the same order everywhere
+    return subprocess.Popen(
+        [str(word) for word in command], env={**os.environ, **one, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def curve(run: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def learnt(run: Path) -> dict[str, torch.Tensor]:
+    last = checkpoint.checkpoints(run)[-1]
+    return load_file(last / "model.safetensors") | load_file(last / "ema.safetensors", "cpu")
+
+
+def test_two_processes_resume_as_one_that_accumulates_two(tiny, tmp_path):
+    """Same samples, same noise, gradients averaged: the same run up to the order of sums."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [{"RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)]
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for steps in (4, 6):
+        command = ("--init", tiny, "--run", tmp_path / "two", "--device", "cpu", "--steps", steps)
+        said = [finish(p) for p in [launch(*command, **both, **rank) for rank in ranks]]
+        assert said == [f"{tmp_path / 'two' / 'model'}\n", ""]
+    finish(launch("--init", tiny, "--run", tmp_path / "one", "--accumulation", 2, "--steps", 6))
+    assert [step for step, _ in curve(tmp_path / "two")] == [2, 4, 6]
+    assert np.allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-5)
+    one, two = learnt(tmp_path / "one"), learnt(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+    rows = [
+        json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-2]) for name in ("one", "two")
+    ]
+    assert rows[0]["targets"] == rows[1]["targets"] == 6 * 2 * 4
+    assert np.allclose([rows[0][f"loss_t{i}"] for i in range(4)], [rows[1][f"loss_t{i}"] for i in range(4)])
+
+
+def test_processes_take_turns():
+    whole = list(train.Turns(3, 9, 4))
+    assert whole == list(range(12, 36))
+    shares = [list(train.Turns(3, 9, 4, rank, 2)) for rank in (0, 1)]
+    assert [shares[turn % 2][turn // 2 * 4 + i] for turn in range(6) for i in range(4)] == whole
+
+
+def kill_often(tiny: Path, folder: Path, kills: int) -> None:
+    """Kill a run at random moments, every other time inside a save; then let it end."""
+    steps = 4 * kills + 4
+    command = ("--init", tiny, "--steps", steps, "--save-every", 1)
+    whole = launch(*command, "--run", folder / "whole")
+    random, run, inside = np.random.default_rng(0), folder / "killed", 0
+    for kill in range(kills):
+        begun = len(curve(run)) if (run / "log.jsonl").exists() else 0
+        process = launch(*command, "--run", run)
+        while process.poll() is None and not ((run / "log.jsonl").exists() and len(curve(run)) > begun):
+            time.sleep(0.01)
+        if kill % 2:
+            time.sleep(random.uniform(0, 0.5))
+        else:
+            while process.poll() is None and not list(run.glob("checkpoint-*.tmp")):
+                time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        inside += bool(list(run.glob("checkpoint-*.tmp")))
+        for path in checkpoint.checkpoints(run):
+            assert json.loads((path / "state.json").read_text())["step"] == int(path.name[-8:])
+    finish(launch(*command, "--run", run))
+    finish(whole)
+    assert inside  # else nothing was killed while it wrote
+    assert curve(run) == curve(folder / "whole")
+    a, b = learnt(run), learnt(folder / "whole")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert load(run / "model", "cpu", "float32").stamp == load(folder / "whole/model", "cpu", "float32").stamp
+
+
+def test_a_kill_leaves_the_last_checkpoint_and_the_same_curve(tiny, tmp_path):
+    kill_often(tiny, tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_same_curve(tiny, tmp_path):
+    kill_often(tiny, tmp_path, 20)
+
+
+def test_a_kill_between_two_models_leaves_the_older_one(tmp_path):
+    """`model/` is swapped in two renames."""
+    pipe = make_pipeline()
+    checkpoint.export(pipe, tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "model.old")
+    checkpoint.put_back(tmp_path / "model")
+    assert load(tmp_path / "model", "cpu", "float32").stamp == pipe.stamp
+    checkpoint.put_back(tmp_path / "model")  # nothing to do
+
+
+def test_a_log_is_cut_where_a_run_goes_on(tmp_path):
+    for step in (1, 2, 3):
+        records.append(tmp_path, {"step": step, "loss": step / 2})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    records.cut(tmp_path, 2)
+    assert curve(tmp_path) == [(1, 0.5), (2, 1.0)]
+
+
+def test_losses_are_told_by_noise_level():
+    tally = records.Tally(losses=[3.0, 1.0])
+    tally.count(
+        torch.tensor([0.0, 0.3, 0.26, 0.999]), torch.tensor([1.0, 2, 6, 5]), torch.tensor([2.0, 1, 3, 1])
+    )
+    assert tally.row() == {"loss": 2.0, "loss_t0": 0.5, "loss_t1": 2.0, "loss_t3": 5.0}
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_broken_step_stops_the_run_and_keeps_its_batch(tmp_path, monkeypatch, what):
+    config = replace(PRESETS["world-tiny"], steps=4, save_every=1, sample_pictures=0, tracker="none")
+    true = train.step_loss
+    steps = []
+
+    def break_the_third(*args):
+        loss = true(*args)
+        steps.append(loss)
+        if len(steps) < 3:
+            return loss
+        # inf * 0 in the backward pass alone, or a loss that is no number
+        return loss * float("nan") if what == "loss" else loss + (loss - loss.detach()).sqrt()
+
+    monkeypatch.setattr(train, "step_loss", break_the_third)
+    pipe = make_pipeline()
+    with pytest.raises(
+        UserError, match=r"loss of step 2, or its gradient, is not a number.*bad-batch-00000002-0"
+    ):
+        train.train(config, tmp_path, pipe)
+    kept = load_file(tmp_path / "bad-batch-00000002-0-0.safetensors")
+    assert kept["targets"].shape == (2, 2, 3, 32, 32)
+    assert all(p.isfinite().all() for p in pipe.unet.parameters())
+    monkeypatch.setattr(train, "step_loss", true)
+    train.train(config, tmp_path, make_pipeline())
+    assert [step for step, _ in curve(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_trackers_by_name(tmp_path):
+    config = replace(PRESETS["world-tiny"], sample_pictures=0)
+    with pytest.raises(UserError, match=r"--tracker wandbb: not known; use none, .*tensorboard.*wandb"):
+        train.train(replace(config, tracker="wandbb"), tmp_path, make_pipeline())
+    with pytest.raises(UserError, match=r"--tracker comet_ml: not installed here"):
+        train.train(replace(config, tracker="comet_ml"), tmp_path, make_pipeline())
