@@ -118,6 +118,20 @@ def test_a_run_resumes_to_the_bit_and_learns_only_what_it_says(learn, start, roo
     assert width >= 2 * 5 * 48
 
 
+def test_everything_may_learn_and_a_garment_has_no_embedding_without_an_encoder(start, tmp_path):
+    more = ("--learn", "all", "--image-encoder", "", "--ema-decay", 0, "--sample-pictures", 0)
+    assert start(tmp_path / "whole", "--steps", 2, *more)[0] == 0
+    for steps in (1, 2):
+        code, _, err = start(tmp_path / "parts", "--steps", steps, *more)
+        assert code == 0, err
+    whole, parts = held(tmp_path / "whole"), held(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    pipe = model.load(tmp_path / "parts" / "model", "cpu")
+    assert pipe.image_encoder is None
+    assert {f"model.unet.{name}" for name in pipe.unet.state_dict()} <= whole.keys()
+
+
 def test_the_batch_of_a_folder_is_noised_in_the_region_alone(root, folders):
     """From the masks on the disk to what the network is shown, in portrait."""
     data = replace(PRESETS["vitonhd"].data, root=str(root), size=64, groups=2, workers=0)
