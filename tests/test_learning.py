@@ -13,7 +13,7 @@ from sd15_folder import age, make
 
 from scd import SCDPipeline, model, train
 from scd.checkpoint import checkpoints
-from scd.config import PRESETS
+from scd.config import PRESETS, for_memory
 from scd.types import UserError
 
 SMALL = replace(
@@ -141,3 +141,41 @@ def test_dry_run_counts_the_true_sizes(arguments, learnable, capsys):
     # 859,520,964 of the published network, 83,653,863 of its VAE, 303,966,208 + 0.8 M of CLIP's vision half
     assert 1_248_000_000 < number("parameters") < 1_260_000_000
     assert "memory, about" in text
+
+
+@pytest.mark.parametrize("name", [name for name, config in PRESETS.items() if not config.init])
+@pytest.mark.parametrize("memory", [12, 24, 80])
+def test_recipes_by_memory_keep_the_targets_of_a_step(name, memory):
+    before = PRESETS[name]
+    if before.learn == "motion" and memory == 12:
+        with pytest.raises(UserError, match="--memory 12: motion modules .* 24 at least"):
+            for_memory(before, memory)
+        return
+    after = for_memory(before, memory)
+    assert after.targets_per_step == before.targets_per_step
+    assert after.checkpointing == (memory < 80)
+    if before.learn != "motion":
+        assert after.learn == {12: "lora", 24: "attention", 80: "all"}[memory]
+
+
+@pytest.mark.parametrize(("memory", "most"), [(12, 9), (24, 12), (80, 60)])
+def test_a_recipe_fits_its_memory_by_the_dry_run(memory, most, capsys):
+    """`most` leaves room for what the estimate does not count: kernels' workspaces, one block's recomputation."""
+    from scd.cli import main
+
+    assert main(["train", "sd15-pictures", "--memory", str(memory), "--precision", "bf16", "--dry-run"]) == 0
+    said = re.search(r"memory, about\s+\W\s+([\d.]+) GiB", capsys.readouterr().out)[1]
+    assert 5 < float(said) < most
+
+
+def test_what_is_given_wins_over_the_memory(capsys):
+    from scd.cli import main
+
+    assert main(["train", "sd15-pictures", "--memory=12", "--learn", "attention", "--dry-run"]) == 0
+    settings = capsys.readouterr().out
+    assert '"learn": "attention"' in settings
+    assert '"targets": 2' in settings
+    assert main(["train", "world-tiny", "--memory", "12", "--dry-run"]) == 2
+    assert "--memory: world-tiny is small" in capsys.readouterr().err
+    assert main(["train", "sd15-pictures", "--memory", "16", "--dry-run"]) == 2
+    assert "--memory 16: one of 12, 24, 80" in capsys.readouterr().err

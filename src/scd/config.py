@@ -216,6 +216,34 @@ PRESETS |= {
 }  # fmt: skip
 
 
+MEMORIES = (12, 24, 80)  # GB of an accelerator that `for_memory` knows
+
+
+def for_memory(config: TrainConfig, gigabytes: int) -> TrainConfig:
+    """A recipe of Stable Diffusion 1.5 on an accelerator of so much memory: what learns (LoRA, attention
+    alone, everything), gradient checkpointing, and how a step's targets are split into batches; their number
+    stays. docs/training.md has the estimates. Raises UserError."""
+    if config.init:
+        raise UserError(f"--memory: {config.name} is small and fits anywhere; leave it out")
+    if gigabytes not in MEMORIES:
+        raise UserError(f"--memory {gigabytes}: one of {', '.join(map(str, MEMORIES))}")
+    data, motion = config.data, config.learn == "motion"
+    if motion:
+        if gigabytes < 24:
+            raise UserError(f"--memory {gigabytes}: motion modules alone take 14 GiB to train; 24 at least")
+        return replace(config, checkpointing=gigabytes < 80)
+    learn: Any = {12: "lora", 24: "attention", 80: "all"}[gigabytes]
+    config = replace(config, learn=learn, checkpointing=gigabytes < 80)
+    if gigabytes == 12:  # a quarter of the batch: fewer people first, then fewer pictures of each
+        groups = max(data.groups // 4, 1)
+        targets = max(data.targets * data.groups // (4 * groups), 1)
+        config = replace(config, data=replace(data, groups=groups, targets=targets), ema_decay=0.0)
+    if gigabytes == 80:
+        config = replace(config, data=replace(data, groups=2 * data.groups))
+    before = data.groups * data.targets * config.accumulation
+    return replace(config, accumulation=max(before // (config.data.groups * config.data.targets), 1))
+
+
 def to_json(config: Any) -> str:
     return json.dumps(asdict(config), indent=2)
 
@@ -254,10 +282,12 @@ def load_config(path: Path) -> TrainConfig:
 
 
 __all__ = [
+    "MEMORIES",
     "PRESETS",
     "DataConfig",
     "NetworkConfig",
     "TrainConfig",
+    "for_memory",
     "from_json",
     "load_config",
     "replace",

@@ -107,13 +107,17 @@ def _options(verb: str, rest: list[str]) -> Any:
         return getattr(options, verb.capitalize())
     import tyro
 
-    from scd.config import PRESETS
+    from scd.config import PRESETS, for_memory
 
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
         raise UserError(
             f"there is no preset {rest[0]!r}{_similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
         )
-    presets = {name: options.Train(config) for name, config in PRESETS.items()}
+    known = dict(PRESETS)
+    memory = re.search(r"(?:^| )--memory[= ](\d+)(?: |$)", " ".join(rest))
+    if memory and rest[0] in PRESETS:
+        known[rest[0]] = for_memory(PRESETS[rest[0]], int(memory[1]))
+    presets = {name: options.Train(config) for name, config in known.items()}
     described = {name: f"{c.steps:,} steps at {c.data.size} px" for name, c in PRESETS.items()}
     return tyro.extras.subcommand_type_from_defaults(presets, descriptions=described)
 

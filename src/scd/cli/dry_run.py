@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from scd import stable_diffusion
 from scd.backbones.motion import has_motion, join, new_motion_adapter, picture_config
@@ -83,7 +85,7 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     def new(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
-    with saved_bytes(trainee) as saved:
+    with saved_bytes(trainee) as saved, _FusedAttention():
         trainee(
             new(groups, references, channels, side, side), new(rows, channels, side, side),
             torch.zeros(rows, dtype=torch.long, device="meta"),
@@ -108,6 +110,24 @@ def saved_bytes(network: nn.Module):
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Inside, attention keeps what fused kernels keep: queries, keys, values and the result. On the meta
+    device torch would keep the whole matrix of queries by keys, 8 GiB a picture at 512 pixels."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return _Kept.apply(*args[:3])
+
+
+class _Kept(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value):
+        result = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, result)
+        return result
 
 
 def _networks(config: TrainConfig) -> tuple[Any, Any, Any, list[nn.Module]]:

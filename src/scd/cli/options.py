@@ -155,6 +155,9 @@ class Train:
         Path | None, DisallowNone, arg(name="run", metavar="FOLDER", help_behavior_hint="")
     ] = None
     """Where everything is written. Default: run/PRESET."""
+    memory: Annotated[int | None, DisallowNone, arg(metavar="12|24|80", help_behavior_hint="")] = None
+    """Gigabytes of the accelerator, for the recipes of Stable Diffusion 1.5: changes what learns, gradient
+    checkpointing and the batch, as the defaults above then say. Options that are given win."""
     device: Device = "auto"
     """Where to train."""
     dry_run: Flag = False
