@@ -148,7 +148,7 @@ def test_dry_run_counts_the_true_sizes(arguments, learnable, capsys):
 def test_recipes_by_memory_keep_the_targets_of_a_step(name, memory):
     before = PRESETS[name]
     if before.learn == "motion" and memory == 12:
-        with pytest.raises(UserError, match="--memory 12: motion modules .* 24 at least"):
+        with pytest.raises(UserError, match=r"--memory 12: motion modules .* 24 at least"):
             for_memory(before, memory)
         return
     after = for_memory(before, memory)
@@ -160,7 +160,7 @@ def test_recipes_by_memory_keep_the_targets_of_a_step(name, memory):
 
 @pytest.mark.parametrize(("memory", "most"), [(12, 9), (24, 12), (80, 60)])
 def test_a_recipe_fits_its_memory_by_the_dry_run(memory, most, capsys):
-    """`most` leaves room for what the estimate does not count: kernels' workspaces, one block's recomputation."""
+    """`most` leaves room for what the estimate does not count: workspaces, one block's recomputation."""
     from scd.cli import main
 
     assert main(["train", "sd15-pictures", "--memory", str(memory), "--precision", "bf16", "--dry-run"]) == 0

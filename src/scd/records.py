@@ -71,5 +71,6 @@ def broken(run: Path, name: str, batches: list[Batch], **about: Any) -> UserErro
         save_file(tensors, path, {key: str(value) for key, value in about.items()})
     return UserError(
         f"{run}: the loss of step {about['step']}, or its gradient, is not a number, and nothing was learnt "
-        f"from it; what it saw is in bad-batch-{name}-*; the last checkpoint is whole: lower --lr and run again"
+        f"from it; what it saw is in bad-batch-{name}-*; the last checkpoint is whole: lower --lr, and run "
+        "the same command again"
     )
