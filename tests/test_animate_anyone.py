@@ -20,7 +20,9 @@ from scd.attention import Cached, KVCache
 from scd.backbones import unet as backbone
 from scd.backbones.motion import join, temporal_layers
 from scd.denoiser import Denoiser
+from scd.media import write_image
 from scd.pose.draw import draw_pose
+from scd.pose.files import write_poses
 from scd.reference import Reference, StaleReference
 from scd.types import PoseClip
 
@@ -319,3 +321,23 @@ def test_the_familys_drawings():
 def test_stamps_of_models_without_a_reader_are_what_they_were():
     cache = KVCache({"a": (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))})
     assert len(cache.grouped(1).entries["a"]) == 2
+
+
+def test_from_files_to_a_clip_on_the_command_line(twin, tmp_path, scd, monkeypatch):
+    """The whole way, and nothing but our own lines; the sheet shows the drawings that the network saw."""
+    out, clip = tmp_path / "model", tmp_path / "clip.mp4"
+    assert scd("convert", "animate-anyone", twin[0], out) == (0, f"{out}\n", "")
+    write_image(tmp_path / "me.png", make_picture(0, (64, 48)), {})
+    write_poses(tmp_path / "me.npz", [[make_pose(9, (64, 48))]])
+    write_poses(tmp_path / "dance.npz", [[make_pose(i, (64, 48))] for i in range(6)], 8.0)
+    styles = []
+    monkeypatch.setattr(
+        "scd.cli.clip.draw_pose", lambda *a, style="openpose": (styles.append(style), draw_pose(*a))[1]
+    )
+    code, said, error = scd(
+        "animate", tmp_path / "me.png", tmp_path / "dance.npz", "--reference-pose", tmp_path / "me.npz",
+        "--model", out, "--max-frames", 4, "--size", 64, "--steps", 2, "--sheet", "-o", clip,
+    )  # fmt: skip
+    assert (code, said) == (0, f"{clip}: 4 frames, 0.50 s\n{tmp_path / 'clip-sheet.png'}\n"), error
+    assert all(line.startswith("scd: ") for line in error.splitlines())
+    assert styles == ["dwpose"] * 4

@@ -286,6 +286,21 @@ def test_two_networks_train_resume_and_load(tmp_path):
         separate_pipe(tmp_path / "lora", replace(SEPARATE, learn="lora"))
 
 
+def test_a_model_of_other_drawings_learns_ours_and_says_so(tmp_path, caplog):
+    """What a run is saved with is what its data was: DWPose's style is not drawn in training."""
+    pipe = model.start(SEPARATE, tmp_path / "first")
+    pipe.register_to_config(pose_drawing="dwpose", reference_pose=False)
+    pipe.save_pretrained(tmp_path / "theirs")
+    config = replace(TINY, init=str(tmp_path / "theirs"))
+    model.start(config, tmp_path / "run")
+    assert "learnt other drawings of poses" in caplog.text
+    saved = SCDPipeline.from_pretrained(tmp_path / "run" / "model")
+    assert (saved.config.pose_drawing, saved.config.reference_pose) == ("openpose", True)
+    assert saved.reference_unet is not None
+    with pytest.raises(UserError, match="its picture network has to learn that first"):
+        model.start(replace(MOTION, init=config.init), tmp_path / "clips")
+
+
 @pytest.mark.slow
 def test_overfitting_one_person_works(tmp_path):
     config = replace(

@@ -93,6 +93,15 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
                 f"{config.init} learnt to predict {learnt}, and {config.name} asks for {asked}: it has to "
                 "learn that anew, unless --network.prediction-type, .beta-start and .beta-end say otherwise"
             )
+        if pipe.config.pose_drawing != "openpose" or not pipe.config.reference_pose:
+            text = (
+                f"{config.init} learnt other drawings of poses, or references without a pose; training draws "
+                "as OpenPose does, references' poses too"
+            )
+            if config.learn == "motion":
+                raise UserError(f"{text}: its picture network has to learn that first (--learn all)")
+            log.warning("%s: it has to learn that, and is saved so", text)
+            pipe.register_to_config(pose_drawing="openpose", reference_pose=True)
         pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
     if config.reference_network == "separate" and pipe.reference_unet is None:
         if config.learn not in ("all", "attention"):

@@ -172,7 +172,8 @@ def _paint(
     if not np.isfinite(values).all():
         raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
     picture = np.rint(values * 255).astype(np.uint8)
-    return _cropped(picture, placement), _cropped(draw_pose(moved, (size, size)), placement)
+    drawing = draw_pose(moved, (size, size), style=pipe.config.pose_drawing)  # what the network saw
+    return _cropped(picture, placement), _cropped(drawing, placement)
 
 
 def _cropped(picture: Picture, placement: media.Placement) -> Picture:

@@ -170,7 +170,8 @@ def _sheet(pipe: Any, subject: Subject, drive: Drive, kept: dict[int, Picture]) 
     reference = subject.pictures[drive.reference][top:bottom, left:right]
     left, top, right, bottom = place.target
     poses = placed(drive.retargeted, place)
-    drawn = [draw_pose(poses[n], place.size)[top:bottom, left:right] for n in kept]
+    style = pipe.config.pose_drawing  # what the network saw
+    drawn = [draw_pose(poses[n], place.size, style=style)[top:bottom, left:right] for n in kept]
     rows = [[enlarged(cell) for cell in (reference, *row)] for row in (drawn, kept.values())]
     return media.contact_sheet(rows, ["reference", *(f"frame {n}" for n in kept)])
 

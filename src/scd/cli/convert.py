@@ -49,10 +49,11 @@ def convert(options: Convert) -> None:
     if options.out.resolve() == options.folder.resolve():
         raise UserError(f"{options.out} is what is converted: choose another name")
     from scd import animate_anyone, checkpoint
-    from scd.cli.terminal import progress
+    from scd.cli.terminal import no_bars_of_loading, progress
     from scd.model import resolve_dtype
     from scd.pipeline import SCDPipeline
 
+    no_bars_of_loading()
     with progress("reading", None):
         pipe = SCDPipeline(**animate_anyone.components(options.folder, options.vae, options.image_encoder))
     with progress("writing", None):

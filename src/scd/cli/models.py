@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import torch
-from diffusers.utils.logging import disable_progress_bar
 
 from scd import __version__
 from scd.cli.options import ModelOptions
-from scd.cli.terminal import progress
+from scd.cli.terminal import no_bars_of_loading, progress
 from scd.model import load
 from scd.reference import hash_weights
 from scd.types import UserError
@@ -20,7 +19,7 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
     """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError, also
     for a starting point that was never trained, unless that is what is wanted."""
     _require_numbers(options)
-    disable_progress_bar()
+    no_bars_of_loading()
     with progress("loading the model", None):
         pipe: Any = load(options.model, options.device, options.dtype)
     if trained and not pipe.pose_encoder.is_trained:

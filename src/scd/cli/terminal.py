@@ -60,6 +60,19 @@ def _silence_loaded() -> None:
             module.set_verbosity_error()
 
 
+def no_bars_of_loading() -> None:
+    """The libraries' own bars of reading and writing weights are not shown; those of downloads are."""
+    from diffusers.utils.logging import disable_progress_bar
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bar()
+    quiet = are_progress_bars_disabled()
+    logging.disable_progress_bar()  # downloads' bars with its own
+    if not quiet:
+        enable_progress_bars()
+
+
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar on standard error while the block runs, gone afterwards, and nothing where that is no terminal.
