@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 from scd import checkpoint, records, train
 from scd.config import PRESETS
+from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import load
 from scd.types import UserError
 
@@ -192,3 +194,20 @@ def test_trackers_by_name(tmp_path):
         train.train(replace(config, tracker="wandbb"), tmp_path, make_pipeline())
     with pytest.raises(UserError, match=r"--tracker comet_ml: not installed here"):
         train.train(replace(config, tracker="comet_ml"), tmp_path, make_pipeline())
+
+
+def test_overfit_says_whether_a_run_learnt(scd, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("scd.evaluate.sample_grid", lambda *args, **kwargs: seeds.append(kwargs) or {})
+    seeds = []
+    command = ["train", "world-tiny", "--init", tiny, "--overfit", 1, "--lr", 3e-3, "--data.workers", 0,
+               "--sample-pictures", 2, "--tracker", "none"]  # fmt: skip
+    code, out, err = scd(*command, "--run", tmp_path / "short", "--steps", 1)
+    assert code == 2
+    assert re.search(r"overfit: failed: the loss on the same noise went from \d.* to \d.*more --steps", err)
+    code, out, err = scd(*command, "--run", tmp_path / "short", "--steps", 60)
+    assert code == 0, err
+    assert "overfit: passed" in out
+    kept = json.loads((tmp_path / "short" / "overfit.json").read_text())
+    assert kept["passed"]
+    assert kept["after"] < 0.5 * kept["before"]
+    assert seeds[-1] == {"first_seed": FIRST_TRAINING_SEED}, "the sheet shows who is learnt by heart"

@@ -151,8 +151,8 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
 def test_heads_count_as_often_as_asked_for():
     """The loss is a weighted mean over places: what an error at a head costs rises as `head_weight` says."""
     pipe = model.build(TINY)
-    assert train._dataset(TINY, 2)[0].heads is None, "nobody asks for them"
-    assert train._dataset(replace(TINY, head_weight=2.0), 2)[0].heads is not None
+    assert train.make_dataset(TINY, 2)[0].heads is None, "nobody asks for them"
+    assert train.make_dataset(replace(TINY, head_weight=2.0), 2)[0].heads is not None
     batch = collate(batch_of(TINY, 2, heads=True))
     trainee = train.Trainee(pipe)
 
@@ -191,7 +191,7 @@ class Spoken(torch.nn.Module):
 
 def test_nothing_outside_the_region_is_noised_or_learnt_from():
     pipe = model.build(TRYON)
-    data = train._dataset(TRYON, 2)
+    data = train.make_dataset(TRYON, 2)
     batch = collate([data[i] for i in range(2)])
     spoken = Spoken()
     train.step_loss(spoken, pipe, batch, torch.Generator().manual_seed(0), TRYON).backward()

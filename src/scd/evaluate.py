@@ -37,10 +37,10 @@ class Pair:
     mask: NDArray[np.bool_]  # (H, W) the truth's person pixels
 
 
-def held_out_pairs(num: int, size: int) -> list[Pair]:
-    """Views 0 (reference) and 1 (target) of the first `num` held-out scenes, at (size, size)."""
+def held_out_pairs(num: int, size: int, first_seed: int = FIRST_HELD_OUT_SEED) -> list[Pair]:
+    """Views 0 (reference) and 1 (target) of `num` scenes, the first held-out ones, at (size, size)."""
     pairs = []
-    for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + num):
+    for seed in range(first_seed, first_seed + num):
         scene = world.Scene.from_seed(seed)
         first, second = scene.view(0, size=size), scene.view(1, size=size)
         pairs.append(
@@ -170,11 +170,13 @@ def grid(pairs: Sequence[Pair], results: Sequence[NDArray[np.uint8]]) -> NDArray
     return contact_sheet(rows, ["reference", "pose", "result", "truth"] * min(2, len(cells)))
 
 
-def sample_grid(pipe, path: Path, size: int, num: int = 32) -> dict[str, float]:
+def sample_grid(
+    pipe, path: Path, size: int, num: int = 32, first_seed: int = FIRST_HELD_OUT_SEED
+) -> dict[str, float]:
     """What training looks at: a sheet of the first 12 of `num` held-out pairs, and three numbers over all of
     them."""
     pipe.set_progress_bar_config(disable=True)
-    pairs = held_out_pairs(num, size)
+    pairs = held_out_pairs(num, size, first_seed)
     results = paint(pipe, pairs, pairs)
     write_image(path, grid(pairs[:12], results[:12]), force=True)
     return {

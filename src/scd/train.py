@@ -229,7 +229,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     turn = config.accumulation * num_processes  # batches in an optimizer step
     targets = config.data.groups * config.data.rows  # in a batch
     stop = done + (config.steps - step) * turn
-    dataset = _dataset(config, stop * config.data.groups)
+    dataset = make_dataset(config, stop * config.data.groups)
     if config.data.latents:
         with accelerator.main_process_first():
             dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
@@ -348,7 +348,8 @@ def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
     )
 
 
-def _dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures:
+def make_dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures:
+    """What a run sees: `length` samples, each a function of its index."""
     data = config.data
     if data.kind in TRYON_LAYOUTS:
         return open_tryon(data, length, config.seed, config.overfit)
@@ -382,7 +383,10 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
         return sample_real(pipe, path, config)
     if data.frames > 1:
         return sample_clips(pipe, path, data.size, num, data.frames)
-    row = {} if data.tasks[0] == 0 else sample_grid(pipe, path, data.size, num)
+    shown: dict[str, Any] = {}
+    if config.overfit:  # the people that it has to know by heart
+        num, shown = min(num, config.overfit), {"first_seed": FIRST_TRAINING_SEED * (1 + config.seed)}
+    row = {} if data.tasks[0] == 0 else sample_grid(pipe, path, data.size, num, **shown)
     if data.tasks[1] or data.tasks[2]:
         row |= sample_tryon(pipe, path.with_name(f"{path.stem}-tryon.png"), data.size, num)
     return row

@@ -39,6 +39,7 @@ def train(options: Train) -> None:
 
     from diffusers.utils.logging import disable_progress_bar
 
+    from scd import overfit
     from scd.checkpoint import checkpoints
     from scd.model import resolve_device, start
     from scd.train import processes
@@ -54,6 +55,8 @@ def train(options: Train) -> None:
     with progress("making the model", None), state.main_process_first():
         pipe = start(config, run, state.is_main_process).to(device)
     begun = checkpoints(run)
+    if config.overfit and state.is_main_process:
+        overfit.remember(config, run, pipe)
     first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
     if first >= config.steps:
         raise UserError(f"{run}: has its {first} steps already; give more --steps to go on, or another --run")
@@ -71,6 +74,8 @@ def train(options: Train) -> None:
         raise KeyboardInterrupt(f"interrupted; the same command {where}") from None
     if state.is_main_process:
         print(run / "model")
+        if config.overfit:
+            print(overfit.verdict(config, run, pipe))
 
 
 def _reporter(
