@@ -65,6 +65,8 @@ class Options:
     """Square root of a training picture's pixels. Default: 64, for try-on 448; 896 is 1024 x 768."""
     tryon: bool = False
     """The preset `vitonhd` in place of `sd15-pictures`."""
+    embedding: bool = True
+    """Try-on's garments have an image embedding."""
 
 
 def measured(title: str, *command: str | Path, until: Path | None = None) -> dict[str, float | str]:
@@ -95,7 +97,8 @@ def tried_on(options: Options, sd: Path, clip: Path) -> list[dict[str, float | s
     for mode in options.modes:
         shutil.rmtree(run, ignore_errors=True)
         train = (
-            BIN / "scd", "train", "vitonhd", "--data.root", viton, "--init", sd, "--image-encoder", clip,
+            BIN / "scd", "train", "vitonhd", "--data.root", viton, "--init", sd,
+            "--image-encoder", clip if options.embedding else "",
             "--run", run, "--learn", mode, "--data.size", options.size or 448, "--data.groups", "1",
             "--data.workers", "0", "--accumulation", "1", "--sample-pictures", "0", "--log-every", "1",
             "--save-every", "1", "--warmup", "1", "--lr", "1e-4", "--steps", "2",
