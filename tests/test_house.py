@@ -37,11 +37,12 @@ LAYERS = [
     ("world", ["world", "pose", "data", "media", "region"]),
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
-        "animatediff", "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline", "checkpoint", "body", "model",
+        "animatediff", "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline",
+        "checkpoint", "body", "model",
     ]),
     ("verbs", [
-        "learning", "latents", "train", "evaluate", "evaluate_clips", "evaluate_real",
-        "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench", "doctor", "tryon", "animate",
+        "learning", "latents", "records", "step", "train", "overfit", "card",
+        "evaluate", "evaluate_clips", "evaluate_real", "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench", "doctor", "tryon", "animate",
     ]),
     ("faces", ["cli", "demo"]),
 ]
@@ -86,7 +87,10 @@ def code_lines(path: Path) -> int:
 
 def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    # What `python -m` starts is not what the module needs
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and "__main__" in ast.unparse(n.test))]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

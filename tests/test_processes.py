@@ -20,7 +20,7 @@ from conftest import make_pipeline
 from safetensors.torch import load_file
 
 from scd import checkpoint, records, train
-from scd.config import PRESETS
+from scd.config import PRESETS, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import load
 from scd.types import UserError
@@ -211,3 +211,53 @@ def test_overfit_says_whether_a_run_learnt(scd, tiny, tmp_path, monkeypatch):
     assert kept["passed"]
     assert kept["after"] < 0.5 * kept["before"]
     assert seeds[-1] == {"first_seed": FIRST_TRAINING_SEED}, "the sheet shows who is learnt by heart"
+
+
+def test_export_writes_what_was_learnt_and_a_card(scd, tiny, tmp_path):
+    """The folder paints as the run does; the card tells data, licences, measures and settings."""
+    run, out = tmp_path / "run", tmp_path / "mine"
+    command = ["train", "world-tiny", "--run", run, "--init", tiny, "--tracker", "none", "--steps", 2]
+    assert "nothing is learnt yet" in unlearnt(scd, tiny, tmp_path)
+    assert scd(*command, "--sample-pictures", 2, "--data.workers", 0)[0] == 0
+    code, said, err = scd("export", run, out, "--license", "apache-2.0", "--dtype", "float32")
+    assert (code, said) == (0, f"{out}\n"), err
+    assert load(out, "cpu", "float32").stamp == load(run / "model", "cpu", "float32").stamp
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: diffusers\n")
+    row = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-1]
+    for fact in (
+        "| data | drawn people (`scd.world`, version 1) |", "| steps | 2 |", "| targets | 8 |",
+        "| what learnt | all |",
+        "| licence of the data | not said |", "| started from | `model` |",
+        f"| masked_psnr | {row['masked_psnr']:.4g} |", '"name": "world-tiny"',
+    ):  # fmt: skip
+        assert fact in card
+    assert str(tmp_path) not in card.split("## Settings")[0], "nobody's folders"
+    again = scd("export", run, out)
+    assert again[0] == 2
+    assert "exists already" in again[2]
+    assert scd("export", run, out, "--force")[0] == 0
+    assert (out / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size < 0.6 * (
+        run / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    ).stat().st_size
+    assert "only runs with --learn lora do" in scd("export", run, tmp_path / "lora", "--lora")[2]
+    assert "is what is exported" in scd("export", run, run / "model", "--force")[2]
+    assert "no run of `scd train`" in scd("export", tiny, tmp_path / "x")[2]
+
+
+def unlearnt(scd, tiny, tmp_path) -> str:
+    run = tmp_path / "begun"
+    run.mkdir()
+    (run / "config.json").write_text(to_json(PRESETS["world-tiny"]))
+    return scd("export", run, tmp_path / "none")[2]
+
+
+def test_export_of_a_lora_is_one_that_loads(scd, tiny, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "lora"
+    options = ["--learn", "lora", "--lora-rank", 4, "--sample-pictures", 0, "--data.workers", 0, "--steps", 2]
+    assert scd("train", "world-tiny", "--run", run, "--init", tiny, "--tracker", "none", *options)[0] == 0
+    assert scd("export", run, out, "--lora")[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "lora.safetensors"]
+    assert "| what learnt | lora, rank 4 |" in (out / "README.md").read_text()
+    pipe = load(tiny, "cpu", "float32")
+    pipe.load_lora_weights(out / "lora.safetensors")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -110,18 +112,17 @@ def put_back(folder: Path) -> None:
         os.replace(old, folder)
 
 
-def export(pipe, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """`pipe.save_pretrained`, whole or not at all: a temporary folder, then a swap. `dtype` halves what is
-    shipped."""
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write into, which becomes `folder` when the block ends well: whole or not at all.
+    Raises UserError where the disk is full."""
     temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     put_back(folder)
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
-    before = pipe.unet.dtype
     try:
-        if dtype is not None:
-            pipe.to(dtype)
-        pipe.save_pretrained(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
@@ -132,5 +133,19 @@ def export(pipe, folder: Path, dtype: torch.dtype | None = None) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def export(pipe, folder: Path, dtype: torch.dtype | None = None, card: str = "") -> None:
+    """`pipe.save_pretrained`, whole or not at all. `dtype` halves what is shipped; `card` becomes its
+    README.md."""
+    before = pipe.unet.dtype
+    try:
+        if dtype is not None:
+            pipe.to(dtype)
+        with whole(folder) as temporary:
+            pipe.save_pretrained(temporary)
+            if card:
+                (temporary / "README.md").write_text(card)
+    finally:
         if dtype is not None:
             pipe.to(before)

@@ -124,7 +124,7 @@ class TrainConfig:
     # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
     change_weight: float = 0.0
     seed: int = 0
-    # Besides log.jsonl: none, tensorboard, or another that accelerate knows and that is installed (wandb, ...)
+    # Besides log.jsonl: none, tensorboard, or another that accelerate knows and is installed (wandb, ...)
     tracker: str = "tensorboard"
     log_every: int = 20
     sample_every: int = 500

@@ -14,6 +14,7 @@ import torch
 from scd import train
 from scd.config import TrainConfig
 from scd.data.collate import collate
+from scd.step import Trainee, step_loss
 from scd.types import UserError
 
 BAR = 0.5  # of the loss before: what a run that learns nothing cannot reach, the noise being the same
@@ -25,14 +26,14 @@ def fixed_loss(config: TrainConfig, pipe: Any) -> float:
     config = replace(config, drop_reference=0.0, data=replace(config.data, latents=""))
     batches = -(-config.overfit // config.data.groups)
     dataset: Any = train.make_dataset(config, batches * config.data.groups)
-    trainee, losses = train.Trainee(pipe).eval(), []
+    trainee, losses = Trainee(pipe).eval(), []
     for turn in range(batches):
         first = turn * config.data.groups
         batch = collate([dataset[first + i] for i in range(config.data.groups)])
         for draw in range(NUM_DRAWS):
             generator = torch.Generator().manual_seed(turn * NUM_DRAWS + draw)
             with torch.no_grad():
-                losses.append(train.step_loss(trainee, pipe, batch, generator, config).item())
+                losses.append(step_loss(trainee, pipe, batch, generator, config).item())
     return sum(losses) / len(losses)
 
 

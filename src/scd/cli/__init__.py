@@ -21,6 +21,7 @@ VERBS = {
     "mask": "say where a garment goes on the person of a picture",
     "data": "check, prepare or preview a dataset of clips, or for try-on",
     "train": "train a model",
+    "export": "write what a run learnt as a folder to publish",
     "convert": "write public weights as a model folder",
     "evaluate": "measure a model on held-out people with exact truth, or on a try-on dataset",
     "world": "draw people of the procedural world",
@@ -103,6 +104,10 @@ def _options(verb: str, rest: list[str]) -> Any:
         from scd.cli.convert import Convert
 
         return Convert
+    if verb == "export":
+        from scd.cli.export import Export
+
+        return Export
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro

@@ -20,7 +20,8 @@ from scd.codec import PatchCodec, halvings
 from scd.config import TrainConfig, to_json
 from scd.learning import choose
 from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load, resolve_device
-from scd.train import Trainee, resolve_precision
+from scd.step import Trainee
+from scd.train import resolve_precision
 
 # A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top
 BYTES_PER_LEARNABLE = 4 * 3

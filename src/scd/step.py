@@ -1,0 +1,127 @@
+"""One step of training: what learns, and its loss on a batch (METHOD 4 and 6)."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
+
+from scd import latents, process
+from scd.backbones.unet import collect, denoise, extract, joint
+from scd.config import TrainConfig
+from scd.pipeline import SCDPipeline
+from scd.records import Tally
+from scd.types import Batch
+
+
+class Trainee(nn.Module):
+    """What learns, behind the one `forward` that accelerate wraps: the denoising network and the pose
+    encoder."""
+
+    def __init__(self, pipe: SCDPipeline):
+        super().__init__()
+        self.unet, self.pose_encoder = pipe.unet, pipe.pose_encoder
+        self.reference_unet = pipe.reference_unet  # None: `unet` reads references too
+        self.reference_timestep = pipe.config.reference_timestep
+
+    def forward(
+        self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner,
+        num_frames: int = 1,
+    ) -> Tensor:  # fmt: skip
+        """The predictions of the targets. Pictures: one joint pass. Clips of `num_frames` rows, or a network
+        of its own for references: first the references, then the targets; where only temporal layers learn,
+        nothing of the former needs a gradient."""
+        drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
+        rows = references.shape[0] * references.shape[1]
+        of_references, of_targets = self.pose_encoder(drawings).split([rows, len(z_t)])
+        # A reference without a pose, a garment, has no features (METHOD 3)
+        shown = reference_drawings.flatten(0, 1).flatten(1).any(1)[:, None, None, None]
+        features = torch.where(shown, of_references, torch.zeros_like(of_references)), of_targets
+        if num_frames == 1 and self.reference_unet is None:
+            return joint(
+                self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner
+            )
+        shown = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
+        spatial = (p for n, p in self.unet.named_parameters() if ".motion_modules." not in n)
+        frozen = not any(p.requires_grad for p in spatial)
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            if self.reference_unet is None:
+                cache = extract(self.unet, *shown)
+            else:
+                cache = collect(self.reference_unet, *shown)
+        cache = cache.grouped(references.shape[1])
+        return denoise(self.unet, z_t, timesteps, features[1], context[1], cache, owner, num_frames)
+
+
+def step_loss(
+    trainee: nn.Module,
+    pipe: SCDPipeline,
+    batch: Batch,
+    generator: torch.Generator,
+    config: TrainConfig,
+    tally: Tally | None = None,
+) -> Tensor:
+    """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the generator.
+    `tally` counts the targets' errors by noise level."""
+    device = pipe.device
+    groups, num_targets = batch.targets.shape[:2]
+    references = latents.encode(pipe, batch.references.flatten(0, 1)).unflatten(0, (groups, -1))
+    z_0 = latents.encode(pipe, batch.targets.flatten(0, 1), generator)
+    num, num_frames = len(z_0), config.data.frames
+
+    # One timestep per target (a clip's frames share theirs), one from each of as many equal parts of the
+    # schedule: the loss of a step varies less
+    draws = num // num_frames
+    parts = (torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)) / draws
+    timesteps = (parts * pipe.scheduler.config.num_train_timesteps).long().to(device)
+    timesteps = timesteps.repeat_interleave(num_frames)
+    eps = torch.randn(z_0.shape, generator=generator).to(device)
+    if config.noise_offset:
+        eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
+    if pipe.config.shared_noise:
+        eps = eps[::num_frames].repeat_interleave(num_frames, 0)
+    alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
+    region = _on_latents(batch.regions, z_0)
+    z_t = process.noise(z_0, eps, alpha, sigma, region)
+
+    dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
+    owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
+    context = pipe.training_context(batch.references, owner, batch.reference_tokens)
+    prediction = trainee(
+        references,
+        z_t,
+        timesteps,
+        _drawing(batch.reference_drawings, device),
+        _drawing(batch.target_drawings, device).flatten(0, 1),
+        context,
+        owner,
+        num_frames,
+    )
+    sums, weights = process.errors(
+        prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
+        region=_weigh(region, _on_latents(batch.heads, z_0), config.head_weight),
+        channel_weights=getattr(pipe.vae, "loss_weights", None),
+        num_frames=num_frames, change_weight=config.change_weight,
+    )  # fmt: skip
+    if tally is not None:
+        tally.count(timesteps / pipe.scheduler.config.num_train_timesteps, sums.detach(), weights)
+    return sums.sum() / weights.sum().clamp(min=1)
+
+
+def _on_latents(mask: Tensor | None, z_0: Tensor) -> Tensor | None:
+    """A mask of pixels (G, K, 1, H, W) on the latent grid, (N, 1, h, w): 1 where any of its pixels is 1."""
+    return None if mask is None else adaptive_max_pool2d(mask.flatten(0, 1).to(z_0), z_0.shape[-2:])
+
+
+def _weigh(region: Tensor | None, heads: Tensor | None, head_weight: float) -> Tensor | None:
+    """The loss's soft region, (N, 1, h, w): M, and `head_weight` times that at heads; None where all is 1."""
+    if heads is None or head_weight == 1:
+        return region
+    weights = 1 + (head_weight - 1) * heads
+    return weights if region is None else weights * region
+
+
+def _drawing(drawings: Tensor, device) -> Tensor:
+    return drawings.to(device).float() / 255
