@@ -252,11 +252,12 @@ def test_a_reference_network_of_its_own_starts_as_the_same_network(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("drop", [0.0, 1.0], ids=["read", "dropped"])
 @pytest.mark.parametrize("learn", ["all", "attention"])
-def test_everything_that_learns_of_two_networks_has_a_gradient(tmp_path, learn):
+def test_everything_that_learns_of_two_networks_has_a_gradient(tmp_path, learn, drop):
     from scd import learning
 
-    config = replace(SEPARATE, learn=learn, drop_reference=0.0)
+    config = replace(SEPARATE, learn=learn, drop_reference=drop)
     pipe = separate_pipe(tmp_path, config)
     torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
     trainee = train.Trainee(pipe).train()
@@ -269,7 +270,20 @@ def test_everything_that_learns_of_two_networks_has_a_gradient(tmp_path, learn):
     assert not reader["conv_out.weight"].requires_grad
     last = "up_blocks.1.attentions.1.transformer_blocks.0"
     assert not reader[f"{last}.attn2.to_q.weight"].requires_grad
-    assert reader["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight"].requires_grad
+    first = reader["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight"]
+    assert bool(first.grad.any()) == (drop == 0)
+
+
+def test_checkpointing_of_two_networks_gives_the_same_step(tmp_path):
+    trained = []
+    for checkpointing in (False, True):
+        config = replace(SEPARATE, steps=1, checkpointing=checkpointing)
+        folder = tmp_path / str(checkpointing)
+        trained.append(train.train(config, folder, separate_pipe(folder, config)))
+    assert [pipe.reference_unet.is_gradient_checkpointing for pipe in trained] == [False, True]
+    for name in ("unet", "reference_unet"):
+        a, b = (getattr(pipe, name).state_dict() for pipe in trained)
+        assert all((a[k] - b[k]).abs().max() < 1e-4 for k in a)
 
 
 def test_two_networks_train_resume_and_load(tmp_path):

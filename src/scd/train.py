@@ -94,7 +94,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     if accelerator.device.type == "cpu":
         trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth of the time
     if config.checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
+        for network in filter(None, (pipe.unet, pipe.reference_unet)):
+            network.enable_gradient_checkpointing()
     # fused: one kernel a tensor; the plain loop costs a tenth of a step here
     learnable = [p for p in trainee.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
