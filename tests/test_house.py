@@ -41,8 +41,9 @@ LAYERS = [
         "checkpoint", "body", "model",
     ]),
     ("verbs", [
-        "learning", "latents", "records", "step", "train", "overfit", "card",
-        "evaluate", "evaluate_clips", "evaluate_real", "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench", "doctor", "tryon", "animate",
+        "learning", "latents", "records", "step", "train", "overfit", "card", "evaluate",
+        "evaluate_clips", "evaluate_real", "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench",
+        "doctor", "tryon", "animate",
     ]),
     ("faces", ["cli", "demo"]),
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scd import checkpoint, model, train, world
+from scd import checkpoint, latents, model, process, step, train, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.config import PRESETS, TrainConfig, from_json, to_json
 from scd.data.collate import collate
@@ -165,8 +165,8 @@ def test_heads_count_as_often_as_asked_for():
     assert loss(5.0, everywhere) == pytest.approx(loss(1.0), rel=1e-6)
     assert loss(5.0, nowhere) == pytest.approx(loss(1.0), rel=1e-6)
     # Weighted means by hand: (rest + w heads) / (1 + (w - 1) share), linear in w once multiplied out
-    heads = train._on_latents(batch.heads, torch.zeros(4, 8, 4, 4))
-    share = train._weigh(None, heads, 2.0).mean().item() - 1
+    heads = step._on_latents(batch.heads, torch.zeros(4, 8, 4, 4))
+    share = step._weigh(None, heads, 2.0).mean().item() - 1
     assert 0 < share < 0.5
     one, two, five = (loss(w) * (1 + (w - 1) * share) for w in (1.0, 2.0, 5.0))
     assert two > one
@@ -195,7 +195,7 @@ def test_nothing_outside_the_region_is_noised_or_learnt_from():
     batch = collate([data[i] for i in range(2)])
     spoken = Spoken()
     train.step_loss(spoken, pipe, batch, torch.Generator().manual_seed(0), TRYON).backward()
-    z_0 = train.latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
+    z_0 = latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
     region = latent_region(batch.regions.flatten(0, 1)[:, 0].numpy() > 0)
     outside = ~torch.from_numpy(region)[:, None].expand_as(z_0)
     assert 0.1 < outside.float().mean() < 0.9
@@ -218,8 +218,8 @@ def test_a_garment_has_no_pose_features():
     with torch.no_grad():
         said = trainee(references, rows, torch.tensor([500]), shown, drawing, context, [0])
         features = torch.stack([pipe.pose_encoder(shown[0, :1])[0], torch.zeros(32, 4, 4)])
-        cache = train.extract(pipe.unet, references[0], 0, features, context[0]).grouped(2)
-        expected = train.denoise(
+        cache = step.extract(pipe.unet, references[0], 0, features, context[0]).grouped(2)
+        expected = step.denoise(
             pipe.unet, rows, torch.tensor([500]), pipe.pose_encoder(drawing), context[1], cache, [0]
         )
     assert (said - expected).abs().max() < 1e-5
@@ -431,7 +431,7 @@ def test_extract_then_denoise_equals_the_joint_pass(monkeypatch):
 def test_frames_of_one_noise_learn_from_one_noise(monkeypatch):
     """With `shared_noise` the frames of a clip are noised alike, clips are not."""
     seen = []
-    monkeypatch.setattr(train.process, "noise", lambda z_0, eps, *levels: seen.append(eps) or z_0 + eps)
+    monkeypatch.setattr(process, "noise", lambda z_0, eps, *levels: seen.append(eps) or z_0 + eps)
     batch = collate([WorldClips(2, 32, 3, (1,), references=(1.0,), group=2)[i] for i in range(2)])
     for shared in (False, True):
         pipe = motion_pipe()
@@ -469,13 +469,13 @@ def test_attention_learns_from_the_extract_pass_of_clips():
     learning.choose(pipe, replace(MOTION, learn="attention"))
     trainee = train.Trainee(pipe).train()
     seen = []
-    original = train.extract
-    train.extract = lambda *args: seen.append(original(*args)) or seen[-1]
+    original = step.extract
+    step.extract = lambda *args: seen.append(original(*args)) or seen[-1]
     try:
         sample = collate([WorldClips(1, 32, 3, (1,), references=(1.0,))[0]])
         train.step_loss(trainee, pipe, sample, torch.Generator().manual_seed(0), MOTION)
     finally:
-        train.extract = original
+        step.extract = original
     assert all(kv[0].requires_grad for kv in seen[0].entries.values())
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from sd15_folder import make
 
-from scd import media, model, train
+from scd import latents, media, model, train
 from scd.checkpoint import checkpoints
 from scd.config import PRESETS, DataConfig
 from scd.data.collate import collate
@@ -148,7 +148,7 @@ def test_the_batch_of_a_folder_is_noised_in_the_region_alone(root, folders):
         return torch.zeros_like(z_t, requires_grad=True)
 
     train.step_loss(trainee, pipe, batch, torch.Generator().manual_seed(0), config)
-    z_0 = train.latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
+    z_0 = latents.encode(pipe, batch.targets.flatten(0, 1), torch.Generator().manual_seed(0))
     region = torch.from_numpy(latent_region(batch.regions.flatten(0, 1)[:, 0].numpy() > 0))[:, None]
     region = region.expand_as(z_0)
     assert shown["owner"] == [0, 1]
