@@ -20,6 +20,8 @@ from PIL import Image
 
 from scd import checkpoint, media, world
 from scd import train as training
+from scd.backbones.motion import picture_copy
+from scd.backbones.unet import adapt
 from scd.cli import VERBS, main
 from scd.cli.dry_run import activation_bytes, saved_bytes
 from scd.config import PRESETS, replace
@@ -618,6 +620,10 @@ def test_dry_run_counts_what_autograd_keeps(model):
     assert estimate() == pytest.approx(saved(), rel=0.1)
     assert estimate(checkpointing=True) < 0.5 * estimate()
     assert estimate(precision="bf16") == pytest.approx(estimate() / 2, rel=0.2)  # some norms stay float32
+    reader = adapt(picture_copy(pipe.unet))
+    two = activation_bytes(config, pipe.unet, pipe.pose_encoder, 8, reader)
+    # The same rows pass, but the reference network's tail keeps nothing, and projections keep features
+    assert 0.8 * estimate() < two < 1.2 * estimate()
 
 
 def test_evaluate_prints_a_table_then_json(scd, folder, detector, model):

@@ -31,14 +31,13 @@ BYTES_PER_WEIGHT = 4
 def dry_run(config: TrainConfig) -> None:
     """Print the final settings, the parameters and the memory estimate."""
     print(to_json(config))
-    unet, pose_encoder, vae, others = _networks(config)
+    unet, pose_encoder, vae, reader, others = _networks(config)
     if config.learn == "motion" and not has_motion(unet):
         with torch.device("meta"):
             unet = adapt(join(unet.to("meta"), new_motion_adapter(unet, config.motion_heads)))
-    reader = None
-    if config.reference_network == "separate":
+    if config.reference_network == "separate" and reader is None:
         with torch.device("meta"):
-            reader = UNet2DConditionModel(**picture_config(unet))
+            reader = adapt(UNet2DConditionModel(**picture_config(unet)))
     parts: Any = SimpleNamespace(
         unet=unet, pose_encoder=pose_encoder, vae=vae, image_encoder=None, reference_unet=reader
     )
@@ -49,8 +48,8 @@ def dry_run(config: TrainConfig) -> None:
     state = total * BYTES_PER_WEIGHT + learnable * (BYTES_PER_LEARNABLE + (4 if config.ema_decay else 0))
     precision = resolve_precision(config.precision, resolve_device("auto"))
     if precision != "no":  # autocast's half-precision copies of the weights that a pass uses
-        state += 2 * (_count(unet) + _count(pose_encoder))
-    kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1))
+        state += 2 * sum(map(_count, learning))
+    kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1), reader)
     table("a dry run: nothing was written", {
         "parameters": f"{total:,}",
         "learnable parameters": f"{learnable:,}",
@@ -61,7 +60,9 @@ def dry_run(config: TrainConfig) -> None:
     })  # fmt: skip
 
 
-def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, factor: int) -> int:
+def activation_bytes(
+    config: TrainConfig, unet: Any, pose_encoder: nn.Module, factor: int, reader: Any = None
+) -> int:
     """Bytes that one forward pass keeps for its backward pass, with the largest number of references.
 
     The networks are left on the meta device, in the precision of the run; autocast keeps norms in float32, so
@@ -74,12 +75,13 @@ def activation_bytes(config: TrainConfig, unet: Any, pose_encoder: nn.Module, fa
     pipe: Any = SimpleNamespace(
         unet=unet,
         pose_encoder=pose_encoder,
-        reference_unet=None,
+        reference_unet=reader,
         config=SimpleNamespace(reference_timestep=0),
     )
     trainee = Trainee(pipe).to("meta", dtype).train()
     if config.checkpointing:
-        unet.enable_gradient_checkpointing()
+        for network in filter(None, (unet, reader)):
+            network.enable_gradient_checkpointing()
     channels, width = unet.config.in_channels, unet.config.cross_attention_dim
     size = data.size
 
@@ -131,11 +133,12 @@ class _Kept(torch.autograd.Function):
         return result
 
 
-def _networks(config: TrainConfig) -> tuple[Any, Any, Any, list[nn.Module]]:
+def _networks(config: TrainConfig) -> tuple[Any, Any, Any, Any, list[nn.Module]]:
+    """Denoising network, pose encoder, VAE, reference network or None, and what else is held."""
     if not config.init or (config.init not in ("scratch", "embedded") and is_stable_diffusion(config.init)):
         with torch.device("meta"):  # by its published sizes: nothing is read
             unet, vae, pose_encoder, clip = stable_diffusion.untrained()
-        return adapt(unet), pose_encoder, vae, [clip] if config.image_encoder or not config.init else []
+        return adapt(unet), pose_encoder, vae, None, [clip] if config.image_encoder or not config.init else []
     if config.init == "scratch":
         with torch.device("meta"):
             unet, pose_encoder = (
@@ -144,9 +147,10 @@ def _networks(config: TrainConfig) -> tuple[Any, Any, Any, list[nn.Module]]:
             )
             patch = config.network.patch_size
             vae = PatchCodec(config.network.latent_channels, patch, block_out_channels=halvings(patch))
-        return adapt(unet), pose_encoder, vae, []
+        return adapt(unet), pose_encoder, vae, None, []
     pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
-    return pipe.unet, pipe.pose_encoder, pipe.vae, [m for m in [pipe.image_encoder] if m is not None]
+    others = [m for m in [pipe.image_encoder] if m is not None]
+    return pipe.unet, pipe.pose_encoder, pipe.vae, pipe.reference_unet, others
 
 
 def _count(network: nn.Module) -> int:
