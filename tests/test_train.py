@@ -79,6 +79,15 @@ def batch_of(config, num, **options):
     return [data[i] for i in range(num)]
 
 
+def test_a_checkpoint_of_other_sizes_is_named(tmp_path):
+    pipe = model.build(TINY)
+    run = tmp_path / "run"
+    train.train(replace(TINY, steps=3), run, pipe)
+    other = replace(TINY, network=replace(TINY.network, block_out_channels=(32, 128)))
+    with pytest.raises(UserError, match="checkpoint-00000003: holds a network of other sizes: unet"):
+        train.train(TINY, run, model.build(other))
+
+
 def test_gradient_accumulation_of_4_equals_one_batch(tmp_path, monkeypatch):
     """Four people one after the other leave the parameters where four at once do: nothing is shared behind
     the scenes."""
@@ -339,6 +348,8 @@ def test_config_round_trip_and_errors():
     assert from_json(to_json(PRESETS["world-pictures"])) == PRESETS["world-pictures"]
     with pytest.raises(UserError, match="unknown settings speed for TrainConfig"):
         from_json('{"speed": 1}')
+    with pytest.raises(UserError, match=r"unknown settings step for TrainConfig; did you mean steps\?"):
+        from_json('{"step": 1}')
 
 
 def test_learning_rate_schedule():
@@ -404,6 +415,23 @@ def test_stage_2_learns_temporal_layers_alone_and_resumes(tmp_path, no_clip_samp
     parts = train.train(MOTION, tmp_path / "parts", again)
     assert same(weights(whole), weights(parts))
     assert (tmp_path / "parts" / "model" / "motion_adapter" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("learn", ["motion", "lora"])
+def test_a_model_of_two_networks_goes_on(tmp_path, no_clip_samples, learn):
+    """Stage 2, and a LoRA: the reference network is read, and stays as it is."""
+    separate_pipe(tmp_path / "two")
+    start = {"motion": replace(MOTION, steps=1), "lora": replace(TINY, learn="lora", steps=1)}[learn]
+    config = replace(start, init=str(tmp_path / "two" / "model"))
+    pipe = model.start(config, tmp_path / "run")
+    before = {name: value.clone() for name, value in pipe.reference_unet.state_dict().items()}
+    read = []
+    pipe.reference_unet.register_forward_hook(lambda *_: read.append(1))
+    train.train(config, tmp_path / "run", pipe)
+    assert read
+    saved = SCDPipeline.from_pretrained(tmp_path / "run" / "model")
+    assert same(saved.reference_unet.state_dict(), before)
+    assert (tmp_path / "run" / "lora.safetensors").is_file() == (learn == "lora")
 
 
 def test_extract_then_denoise_equals_the_joint_pass(monkeypatch):
