@@ -74,6 +74,8 @@ def load_checkpoint(
         raise UserError(
             f"{path}: holds another network; not in both: {sorted(state.keys() ^ weights.keys())[:6]}"
         )
+    if other := [name for name, tensor in state.items() if tensor.shape != weights[name].shape]:
+        raise UserError(f"{path}: holds a network of other sizes: {', '.join(other[:3])}")
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(weights[name])

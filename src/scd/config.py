@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -47,7 +48,8 @@ class DataConfig:
     """What a step sees: `groups` people, each with its references and `targets` pictures of the same clip."""
 
     kind: Literal["world", "tiktok", "ubc", "folder", "vitonhd", "dresscode"] = "world"
-    root: str = ""  # of real data: the dataset's folder, or of clips a manifest (docs/data.md)
+    # Of real data: its manifest (docs/data.md), which also says the kind; or the dataset's folder
+    root: str = ""
     # Of the world's blocks: the chances of pictures (METHOD 4), of try-on (METHOD 6), and of a person shown
     # in other clothes who is painted whole, in the garments
     tasks: tuple[float, float, float] = (1.0, 0.0, 0.0)
@@ -257,7 +259,9 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
     hints = get_type_hints(cls)
     unknown = values.keys() - {f.name for f in fields(cls)}
     if unknown:
-        raise UserError(f"unknown settings {', '.join(sorted(unknown))} for {cls.__name__}")
+        close = [near for name in sorted(unknown) for near in get_close_matches(name, hints, 1)]
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise UserError(f"unknown settings {', '.join(sorted(unknown))} for {cls.__name__}{hint}")
     out = {}
     for name, value in values.items():
         if is_dataclass(hints[name]):
