@@ -39,9 +39,19 @@ def test_a_cache_spares_the_extract_pass(pipe, monkeypatch):
     reference = pipe.encode_reference(*_first(pipe))
     assert result["cache_bytes"] == reference.cache.num_bytes
     assert result["read_again_over_cached"] > 1
+    assert result["flops_without"] < result["flops_cached"] < result["flops_anew"] < result["flops_again"]
     assert 2 * result["features_of_all_frames_bytes"] == result["cache_bytes"]  # K and V of one feature
     assert (result["size"], result["num_steps"], result["device"]) == (64, 3, "cpu")
     assert result["peak_memory_bytes"] >= max(result[f"peak_{name}_bytes"] or 0 for name in bench.KINDS)
+
+
+def test_operations_are_those_of_the_formula():
+    x, heads = torch.randn(2, 3, 8, 8), torch.randn(1, 2, 64, 16)
+    convolution = torch.nn.Conv2d(3, 5, 3, padding=1)
+    assert bench._flops_of(lambda: convolution(x)) == 2 * (2 * 64) * 5 * (3 * 9)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    with torch.no_grad():
+        assert bench._flops_of(lambda: attention(heads, heads, heads)) == 2 * 2 * 2 * 64 * 64 * 16
 
 
 def _first(pipe):

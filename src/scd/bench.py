@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from scd import world
 from scd.attention import KVCache
 from scd.backbones import unet as backbone
 
 KINDS = ("without", "cached", "again", "anew")
-WARM_UP = 2  # calls of each kind that are not timed: the first chooses kernels, the second tells its memory
+WARM_UP = 2  # calls of each kind that are not timed: the first is counted, the second tells its memory
 NUM_PICTURES = 3  # whole pictures timed, at most
 
 # Makes what a kind of step holds from step to step; the step, and the bytes of that
@@ -37,9 +38,10 @@ def bench_pipeline(
     pipe, num_rounds: int = 15, seed: int = 0, progress: Callable[[int], None] | None = None,
     num_frames: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
-    """Milliseconds of one guided step (two rows a frame) of each kind, and their ratios; seconds of a whole
-    picture at the pipeline's settings; bytes of the cache, of what stands in its place where features are
-    projected anew, and peak memory, of each kind of step and of all.
+    """Milliseconds of one guided step (two rows a frame) of each kind, and their ratios; its floating-point
+    operations, which nothing else that the machine does can change; seconds of a whole picture at the
+    pipeline's settings; bytes of the cache, of what stands in its place where features are projected anew,
+    and peak memory, of each kind of step and of all.
 
     Peaks are of tensors on CUDA; on the CPU of the process, its networks and libraries included, which Linux
     alone tells for each kind. None where nobody tells.
@@ -53,10 +55,10 @@ def bench_pipeline(
     makers = _makers(pipe, first, second, num_frames)
     advance = progress or (lambda _: None)
 
-    peaks, highest = {}, []
+    flops, peaks, highest = {}, {}, []
     for name in KINDS:
         step, _ = makers[name]()
-        step()
+        flops[name] = _flops_of(step)
         advance(1)
         highest.append(_peak_memory(device)[0])  # measuring a kind begins a new count
         peaks[name] = _peak_of(step, device)
@@ -96,6 +98,7 @@ def bench_pipeline(
         "cached_over_without": _ratio(cached, none),
         "read_again_over_cached": _ratio(again, cached),
         "projected_anew_over_cached": _ratio(anew, cached),
+        **{f"flops_{name}": count for name, count in flops.items()},
         "encode_reference_seconds": encoding,
         "picture_seconds": statistics.median(pictures),
         "cache_bytes": held["cached"],
@@ -154,6 +157,19 @@ def _makers(pipe, first, second, num_frames: int) -> dict[str, Maker]:
         return lambda: step(of_frames, tuple(range(num_frames))), of_frames.num_bytes
 
     return dict(zip(KINDS, (without, cached, again, anew), strict=True))
+
+
+def _flops_of(work: Callable[[], Any]) -> int:
+    """Of convolutions, matrix products and attention, as torch counts them."""
+
+    def attention(query, key, value, *_, **__) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    # It knows the kernels of accelerators; the CPU's it would leave out
+    known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def _peak_of(work: Callable[[], Any], device: torch.device) -> int | None:
