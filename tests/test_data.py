@@ -17,7 +17,7 @@ from scd.data.augment import as_detected
 from scd.data.buckets import bucket_sizes, multiple_of, nearest_bucket, person_box, place_person
 from scd.data.check import check, num_pairs, preview
 from scd.data.layouts import find_clips
-from scd.data.manifest import Entry, read_manifest, write_manifest
+from scd.data.manifest import Entry, Header, read_manifest, read_rows, write_manifest
 from scd.data.prepare import find_all_poses, survey
 from scd.data.real import RealClips, RealPictures, open_real
 from scd.data.shots import all_shots
@@ -126,7 +126,7 @@ def test_a_tenth_is_held_out_ten_clips_at_most(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "text"),
     [
-        ("", None, r"--data\.root: name the folder of the dataset"),
+        ("", None, r"--data\.root: name the folder of the dataset, or its manifest"),
         ("missing", None, r"missing: there is no such folder; check the name"),
         ("empty", "tiktok", r"empty: not TikTok's layout, which is 00001/images/0001\.png"),
         ("empty", "ubc", r"empty: not UBCFashion's layout, which is train/\*\.mp4 and test/\*\.mp4"),
@@ -146,10 +146,13 @@ def test_what_is_no_dataset_is_one_line(tmp_path, name, kind, text):
 
 def test_manifest_round_trip_and_damage(tmp_path):
     path = tmp_path / "scd.jsonl"
-    entries = [Entry("a b.mp4", 3, "30000/1001", (80, 45), (2,), (1, 2, 3), "c", "s", "p.npz"), Entry("ü")]
-    write_manifest(path, entries)
+    entries = [
+        Entry("a b.mp4", 3, "30000/1001", (80, 45), "test", (2,), (1, 2, 3), "c", "s", "p.npz"), Entry("ü")
+    ]  # fmt: skip
+    write_manifest(path, entries, Header("ubc", "../data"))
     assert list(read_manifest(path).values()) == entries
-    assert json.loads(path.read_text().splitlines()[1]) == {"clip": "ü"}
+    assert read_rows(path)[0] == Header("ubc", "../data")
+    assert json.loads(path.read_text().splitlines()[2]) == {"clip": "ü"}
     for wrong in ('{"frames": 3}', '{"clip": ', "[1]", '{"clip": "b", "frames": "3"}', '{"clip": ""}'):
         path.write_text('{"clip": "a.mp4"}\n\n' + wrong)
         with pytest.raises(UserError, match=r"scd\.jsonl, line 3: not .* mend the line or remove it"):
@@ -339,7 +342,8 @@ def test_a_manifest_by_hand_loses_nothing(tmp_path, no_detector):
         find_all_poses(layout, entries)
     write_poses(tmp_path / "hand.npz", [[pose] for pose in poses], 30, PORTRAIT)
     assert find_all_poses(layout, survey(layout)) == entries
-    (row,) = map(json.loads, path.read_text().strip().split("\n"))
+    header, row = map(json.loads, path.read_text().strip().split("\n"))
+    assert header == {"scd": 1, "layout": "folder", "root": "."}
     assert row["frames"] == 2
     assert mine.items() <= row.items()
 
@@ -581,15 +585,19 @@ def test_the_report_s_figures_are_the_truth(tmp_path, no_detector):
     )
     windows = sum(s + 23 * 4 < 100 for s in range(5, 100))
     assert report.figures == {
-        "layout": "folder", "clips": 4, "held_out": 0, "unusable": 1, "copies": 1, "frames": 172,
-        "seconds": round(100 / 30 + 72 / 15, 2), "sizes": {"96x54": 2, "44x80": 1},
+        "layout": "folder", "clips": 4, "held_out": 0, "unusable": 1, "missing": 0, "broken": 1,
+        "without_person": 0, "copies": 1, "small": 0, "frames": 172,
+        "seconds": round(100 / 30 + 72 / 15, 2), "durations": [2.4, 2.4, 3.33],
+        "sizes": {"96x54": 2, "44x80": 1},
         "rates": {"15": 2, "30": 1},
         "without_poses": 0, "frames_without_person": 5, "shots": 3,
         "buckets": report.figures["buckets"], "training_pairs": pairs, "training_windows": windows,
     }  # fmt: skip
     assert sum(report.figures["buckets"].values()) == 3
     hint = "use mp4, mov, webm, GIF or a folder of pictures"
-    assert report.problems == [f"broken.mp4: is not a video that can be read: {hint}"]
+    assert report.problems == [
+        f"broken.mp4: is not a video that can be read: {hint}", "copy: shows the same as b"
+    ]  # fmt: skip
     assert report.verdict == ""
 
 

@@ -160,8 +160,8 @@ def test_damaged_latents_and_the_world_are_named(pipe, root, tmp_path):
         file.write_bytes(b"short")
     with pytest.raises(UserError, match=r"\.safetensors: kept latents cannot be read .*; remove the file"):
         kept[0]
-    with pytest.raises(UserError, match=r"--data\.latents: for real clips only; the world's people"):
-        latents.with_latents(pipe, train._dataset(PRESETS["world-tiny"], 4), tmp_path)
+    with pytest.raises(UserError, match=r"--data\.latents: for real pictures only; the world's people"):
+        latents.with_latents(pipe, train.make_dataset(PRESETS["world-tiny"], 4), tmp_path)
 
 
 @pytest.mark.parametrize("frames", [1, 4])
@@ -329,7 +329,7 @@ def test_scd_data(scd, root, tmp_path):
 @pytest.mark.parametrize("num", [0, -1])
 def test_a_preview_of_nothing_is_one_line(scd, root, num):
     code, _, err = scd("data", "preview", root, "-n", num)
-    assert (code, err) == (2, f"scd: -n {num}: show one at least\n")
+    assert (code, err) == (2, f"scd: -n {num}: 1 at least\n")
 
 
 def test_scd_data_says_what_cannot_train(scd, tmp_path):
@@ -342,7 +342,7 @@ def test_scd_data_says_what_cannot_train(scd, tmp_path):
     assert "clip: too short, no two frames with the person 30 apart" in out
     code, _, err = scd("data", "check", tmp_path / "nothing")
     assert (code, err) == (2, f"scd: {tmp_path}/nothing: there is no such folder; check the name\n")
-    code, _, err = scd("data", "check", tmp_path / "a", "--kind", "ubc")
+    code, _, err = scd("data", "check", "ubc", tmp_path / "a")
     assert code == 2
     assert "not UBCFashion's layout" in err
     code, _, err = scd("data", "check", tmp_path / "a", "--size", 50)

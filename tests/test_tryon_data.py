@@ -124,8 +124,8 @@ def test_the_same_command_writes_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["out", "--tryon", "2", "--tryon-test", "1"], "none, or 2 and more"),
-        (["out", "--tryon", "-1"], "at least 1 pair"),
+        (["out", "--tryon", "2", "--tryon-test", "1"], "none, or of people 2 and more"),
+        (["out", "--tryon", "-1"], "1 to train with at least"),
         (["out.png", "--tryon", "2"], "without an ending"),
         (["out", "--tryon", "2", "--seed", "990000"], "too large"),
     ],
@@ -416,7 +416,7 @@ def test_check_counts_and_names(viton, capsys):
         "layout": "vitonhd", "training_pairs": 2, "test_paired": 3, "test_unpaired": 3, "with_truth": 3,
         "categories": {"upper": 9}, "missing": 0, "unusable": 1, "sizes": {"96x128": 5},
         "garment_sizes": {"96x128": 6}, "without_mask": 1, "without_pose": 1,
-        "buckets": {"112x144": 2}, "problems": 3,
+        "without_person": 0, "copies": 0, "small": 0, "buckets": {"112x144": 2}, "problems": 3,
     }  # fmt: skip
     assert f"no agnostic mask, the region is made from the pose: {people[0].name}" in said
     assert f"1 of 5 people have no pose file, training sees no pose: {people[1].name}" in said

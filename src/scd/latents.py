@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from scd.data.frames import Frames
 from scd.data.latents import LatentsReader, latents_path
-from scd.data.real import RealPictures
-from scd.data.shots import Shot
 from scd.media.files import replacing
 from scd.reference import hash_weights
 from scd.types import UserError
@@ -38,32 +38,56 @@ def encode(pipe: Any, pictures: Tensor, generator: torch.Generator | None = None
     return mean + std * randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
 
 
-def with_latents(pipe: Any, dataset: Any, folder: Path) -> RealPictures:
-    """The dataset, reading latents in place of pictures. Those that are not in the folder yet are encoded
-    first, shot by shot, each file written whole. Raises UserError."""
-    if not isinstance(dataset, RealPictures):
-        raise UserError("--data.latents: for real clips only; the world's people are drawn anew all the time")
-    stamp = _stamp(pipe)
-    missing = [shot for shot in dataset.shots if not latents_path(folder, shot, stamp).exists()]
-    spoken = time.monotonic()
-    for number, shot in enumerate(missing):
-        if number == 0 or time.monotonic() - spoken > SPOKEN:
-            spoken = time.monotonic()
-            log.info("latents: %d of %d shots are encoded and kept in %s", number, len(missing), folder)
-        arrays = _encoded(pipe, shot)
-        with replacing(latents_path(folder, shot, stamp), force=True) as temporary:
-            save_file(arrays, temporary)
+def with_latents(pipe: Any, dataset: Any, folder: Path) -> Any:
+    """The dataset of real pictures, reading latents in place of them. Those that are not in the folder yet
+    are encoded first. Raises UserError."""
+    if not hasattr(dataset, "items"):
+        raise UserError(
+            "--data.latents: for real pictures only; the world's people are drawn anew all the time"
+        )
+    keep_latents(pipe, dataset.items, folder)
     dataset = copy.copy(dataset)
-    dataset.read = LatentsReader(folder, stamp)
+    dataset.read = LatentsReader(folder, _stamp(pipe))
     return dataset
 
 
+def keep_latents(
+    pipe: Any, items: Sequence[Frames], folder: Path, advance: Callable[[], None] | None = None
+) -> int:
+    """Encode the shots or pairs whose latents are not in the folder yet, each file written whole, and return
+    how many; `advance` is called for every item. What cannot be read is named and left. Raises UserError when
+    nothing can be read, or written."""
+    stamp = _stamp(pipe)
+    tell = advance or (lambda: None)
+    missing = [item for item in items if not latents_path(folder, item, stamp).exists()]
+    for _ in range(len(items) - len(missing)):
+        tell()
+    spoken, unread = time.monotonic(), 0
+    for number, item in enumerate(missing):
+        if advance is None and (number == 0 or time.monotonic() - spoken > SPOKEN):
+            spoken = time.monotonic()
+            log.info("latents: %d of %d are encoded and kept in %s", number, len(missing), folder)
+        try:
+            arrays = _encoded(pipe, item)
+        except UserError as error:
+            unread += 1
+            log.warning("not encoded, %d of %d by now: %s", unread, len(missing), error)
+            if unread == len(items):
+                raise
+            continue
+        finally:
+            tell()
+        with replacing(latents_path(folder, item, stamp), force=True) as temporary:
+            save_file(arrays, temporary)
+    return len(missing) - unread
+
+
 @torch.no_grad()
-def _encoded(pipe: Any, shot: Shot) -> dict[str, np.ndarray]:
-    """What the shot's file holds; `encode_pictures` taken apart, so that nothing is encoded twice."""
+def _encoded(pipe: Any, item: Frames) -> dict[str, np.ndarray]:
+    """What the item's file holds; `encode_pictures` taken apart, so that nothing is encoded twice."""
     kept: dict[str, list[Tensor]] = {"latents": [], "tokens": []}
-    for start in range(0, len(shot.usable), AT_ONCE):
-        pictures = shot.pictures(shot.usable[start : start + AT_ONCE].tolist())
+    for start in range(0, len(item.usable), AT_ONCE):
+        pictures = item.pictures(item.usable[start : start + AT_ONCE].tolist())
         pixels = _unit(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(pipe.device))
         posterior = pipe.vae.encode(pixels.to(pipe.vae.dtype)).latent_dist
         mean, std = (posterior.mean - _shift(pipe)), posterior.std
@@ -71,9 +95,7 @@ def _encoded(pipe: Any, shot: Shot) -> dict[str, np.ndarray]:
         kept["latents"].append(latents.permute(0, 2, 3, 1))
         if pipe.image_encoder is not None:
             kept["tokens"].append(pipe.encode_context(pixels))
-    return {
-        name: torch.cat(parts).half().contiguous().cpu().numpy() for name, parts in kept.items() if parts
-    }
+    return {name: torch.cat(parts).half().contiguous().cpu().numpy() for name, parts in kept.items() if parts}
 
 
 def _stamp(pipe: Any) -> str:

@@ -31,7 +31,8 @@ VERBS = {
 }
 _TRAIN = (
     "Train a model with a preset's settings, any of which can be changed: "
-    "`scd train PRESET --help` lists them. The same command again continues where it stopped."
+    "`scd train PRESET --help` lists them. `--data MANIFEST`, or the folder of a dataset, trains on real "
+    "pictures (`scd data`). The same command again continues where it stopped."
 )
 INTERRUPTED, MENDABLE = 130, 2  # exit codes: the shell's for Ctrl-C; what the user can mend
 
@@ -83,6 +84,8 @@ def _parse(arguments: list[str]) -> Any:
     import tyro
 
     options, program = _options(verb, rest), f"scd {verb}"
+    if verb == "train":
+        rest = [re.sub(r"^--data(?==|$)", "--data.root", word) for word in rest]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -167,7 +170,9 @@ def _flat(box: str, program: str) -> str:
 
 def one_line(error: Exception) -> str | None:
     """What to tell the user; None for what only a programmer can mend."""
-    text = " ".join(str(error).split())
+    # Of an error in a process that reads data, torch tells the traceback too
+    text = re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\n[\w.]*UserError: ", "", str(error))
+    text = " ".join(text.split())
     if (
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
+from scd.cli.data_options import Data as Data
 from scd.cli.fields import (
     Canvas,
     Count,
@@ -189,17 +190,26 @@ class World:
     """Pixels of both sides of a picture."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Of the first person; the next ones follow."""
+    layout: Annotated[
+        Literal["tiktok", "ubc", "vitonhd", "dresscode"] | None,
+        DisallowNone,
+        arg(metavar="tiktok|ubc|vitonhd|dresscode", help_behavior_hint=""),
+    ] = None
+    """OUT becomes a dataset as one of these lies on a disk: --num clips of --frames, 30 a second, or --num
+    people (of each category) who wear the garment, to train with."""
     tryon: Annotated[int, arg(metavar="N")] = 0
-    """OUT becomes a try-on dataset, as VITON-HD lies on a disk: N pairs to train with."""
-    tryon_test: Number = None
-    """Held-out people of that dataset, who try on each other's garments; the exact results lie beside.
-    Default: a quarter of N, 2 at least."""
+    """The same as --layout vitonhd --num N."""
+    tryon_test: Annotated[
+        int | None, DisallowNone, arg(aliases=["--test"], metavar="N", help_behavior_hint="")
+    ] = None
+    """Held-out clips of that dataset; or people, who try on each other's garments, and the exact results lie
+    beside. Default: a quarter of --num, 2 at least. TikTok's layout holds out the last tenth."""
     garment: Kind = None
     """OUT becomes a picture of a garment of this kind, laid flat; --seed chooses it."""
     clip: Literal["dance", "walk", "wave", "turn"] = "dance"
     """What a clip shows."""
     frames: Annotated[int, arg(metavar="N")] = 48
-    """Of a clip."""
+    """Of a clip, and of the clips of a layout."""
     fps: Annotated[float, arg(metavar="RATE")] = 15.0
     """Of a clip."""
     force: Flag = False
@@ -211,44 +221,6 @@ class World:
         from scd.cli.world import world
 
         world(self)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Say whether a dataset can train, find its poses, or show how training will see it.
-
-    A dataset is a folder of videos or of folders of frames, TikTok's or UBCFashion's as they lie on a disk;
-    or, for try-on, VITON-HD's or DressCode's, whose poses and masks come with them.
-    What is found out is kept in ROOT/scd.jsonl and ROOT/scd/, or in the user's cache folder where ROOT
-    cannot be written to.
-    """
-
-    what: Annotated[
-        Positional[Literal["check", "prepare", "preview"]], arg(metavar="{check,prepare,preview}")
-    ]
-    """check: a report. prepare: find the poses, then the report; cut off, it goes on where it was. preview: a
-    sheet with references, targets and poses."""
-    root: Annotated[Positional[Path], arg(metavar="ROOT")]
-    """The dataset's folder, or a manifest (.jsonl)."""
-    kind: Literal["auto", "tiktok", "ubc", "folder", "vitonhd", "dresscode"] = "auto"
-    """How it lies there; auto: the first layout that fits."""
-    size: Annotated[int, arg(metavar="N")] = 512
-    """Square root of the pixels of a training picture."""
-    out: OutFile = None
-    """The preview, a picture. Default: out/NAME.png."""
-    num: Count = None
-    """Clips, or pairs, of the preview. Default: 8."""
-    detector: Annotated[str, arg(metavar="mediapipe|dwpose")] = "mediapipe"
-    """Who finds the poses."""
-    force: Flag = False
-    """Replace the preview if it exists."""
-    verbose: Verbose = False
-    """Show the libraries' messages, and tracebacks."""
-
-    def run(self) -> None:
-        from scd.cli.data import data
-
-        data(self)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from scd.cli.data import ready
@@ -30,7 +31,7 @@ def train(options: Train) -> None:
             raise UserError(f"--{name} {value}: {least} at least")
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
-    ready(config.data, look=not options.dry_run)
+    config = replace(config, data=ready(config.data, look=not options.dry_run))
     if options.dry_run:
         from scd.cli.dry_run import dry_run
 

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from scd import world as people
 from scd.cli.job import ENDINGS, require_free, with_settings
 from scd.cli.options import World
 from scd.cli.terminal import progress
+from scd.data.layouts import num_held_out
 from scd.data.tryon import WORLD_CARD as CARD
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
+from scd.data.write_clips import write_tiktok, write_ubc
+from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
 from scd.pose.files import write_poses
 from scd.types import UserError
@@ -37,9 +41,11 @@ def world(options: World) -> None:
         "first_view": options.first_view, "views": options.views, "size": options.size,
     }  # fmt: skip
     if options.tryon:
+        options = replace(options, layout="vitonhd", num=options.tryon)
+    if options.layout:
         if options.out.suffix:
-            raise UserError(f"{options.out}: --tryon writes a folder; choose a name without an ending")
-        _tryon(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
+            raise UserError(f"{options.out}: a dataset is a folder; choose a name without an ending")
+        _dataset(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
         return
     if options.garment:
         _garment(options, {key: settings[key] for key in ("kind", "world_version", "seed", "size")})
@@ -107,20 +113,36 @@ def _folder(options: World, settings: dict[str, Any], advance) -> None:
     print(f"{options.out}: {options.num} people, {options.views} pictures each")
 
 
-def _tryon(options: World, settings: dict[str, Any]) -> None:
-    """A folder as VITON-HD lies on a disk."""
-    test = options.tryon_test if options.tryon_test is not None else max(2, options.tryon // 4)
-    if options.tryon < 1 or test < 0 or test == 1:
+def _dataset(options: World, settings: dict[str, Any]) -> None:
+    """A folder as a public dataset lies on a disk."""
+    num, layout = options.num, options.layout
+    test = options.tryon_test if options.tryon_test is not None else max(2, num // 4)
+    pairs = layout in ("vitonhd", "dresscode")
+    if layout == "tiktok":
+        test = num_held_out(num)
+    if num < 1 or test < 0 or (pairs and test == 1):
         raise UserError(
-            f"--tryon {options.tryon} --tryon-test {test}: at least 1 pair to train with; to test with none, "
-            "or 2 and more people, who try on each other's garments"
+            f"--num {num} --test {test}: 1 to train with at least; to test with none, or of people 2 and "
+            "more, who try on each other's garments"
         )
-    if options.seed + FIRST_HELD_OUT_SEED + 2 * test > FIRST_TRAINING_SEED:
+    if options.frames < 1:
+        raise UserError(f"--frames {options.frames}: 1 at least")
+    if options.seed + FIRST_HELD_OUT_SEED + 8 * test > FIRST_TRAINING_SEED:  # one in six wears a dress
         raise UserError(f"--seed {options.seed}: too large, the test people would be people to train with")
-    settings = {**settings, "layout": "vitonhd", "train": options.tryon, "test": test}
-    with _replacing(options, settings) as temporary, progress("drawing", options.tryon + test) as advance:
-        write_viton_hd(temporary, options.tryon, test, options.size, options.seed, advance)
-    print(f"{options.out}: {options.tryon} pairs to train with, {test} to test with")
+    settings = {**settings, "layout": layout, "train": num - test * (layout == "tiktok"), "test": test}
+    if not pairs:
+        settings["frames"] = options.frames
+    total = {"tiktok": num, "dresscode": 3 * (num + test)}.get(str(layout), num + test)
+    with _replacing(options, settings) as temporary, progress("drawing", total) as advance:
+        if layout == "tiktok":
+            write_tiktok(temporary, num, options.frames, options.size, options.seed, advance)
+        elif layout == "ubc":
+            write_ubc(temporary, num, test, options.frames, options.size, options.seed, advance)
+        else:
+            write = write_viton_hd if layout == "vitonhd" else write_dress_code
+            write(temporary, num, test, options.size, options.seed, advance)
+    what = ("people" + " in each category" * (layout == "dresscode")) if pairs else "clips"
+    print(f"{options.out}: {settings['train']} {what} to train with, {test} to test with")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Blocks:
         block, place = divmod(index, self.group)
         epoch, number = divmod(block, len(self(0)))
         return self(epoch)[number][place]
+
+    def candidates(self, index: int) -> Iterator[int]:
+        """The item at a place, then all that may stand in for it: those of its size in an order of the
+        place's own; then those of another size, to which a block's samples go over together."""
+        first = self.item(index)
+        yield first
+        rng = np.random.default_rng([self.seed, 6, index])
+        own = next(i for i, members in enumerate(self.buckets) if first in members)
+        for members in (*self.buckets[own:], *self.buckets[:own]):
+            yield from (int(item) for item in rng.permutation(members) if item != first)
 
     def _of_epoch(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng([self.seed, 0, epoch])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from scd.types import UserError
 
 STAGE_1, STAGE_2 = (PRESETS[f"folder-{stage}"].data for stage in ("stage1", "stage2"))
 ENLARGED = 1.5  # from here on it is worth a word that a shot has fewer pixels than its bucket
+NOBODY = "no person found"  # how the error of a clip without a person begins (scd.pose.track)
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,29 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
     good = [entry for entry in entries.values() if not entry.error]
     waiting = [entry for entry in good if lacks_poses(layout, entry)]
     problems = [f"{e.clip}: {e.error.removeprefix(f'{e.clip} ')}" for e in entries.values() if e.error]
-    contents = Counter(entry.content for entry in good)
+    missing = sum(not layout.path(entry.clip).exists() for entry in entries.values())
+    nobody = sum(entry.error.startswith(NOBODY) for entry in entries.values())
+    copies = _copies(layout, good)
+    seconds = [entry.frames / _rate(entry) for entry in good]
+    small = {e.clip for e in good if ENLARGED**2 * e.size[0] * e.size[1] < size**2}
     figures: dict[str, Any] = {
         "layout": layout.kind, "clips": len(entries), "held_out": len(layout.held_out),
-        "unusable": len(problems), "copies": sum(contents.values()) - len(contents),
+        "unusable": len(problems), "missing": missing, "broken": len(problems) - missing - nobody,
+        "without_person": nobody, "copies": len(copies), "small": len(small),
         "frames": sum(entry.frames for entry in good),
-        "seconds": round(sum(entry.frames / _rate(entry) for entry in good), 2),
-        "sizes": _counted(f"{entry.size[1]}x{entry.size[0]}" for entry in good),
-        "rates": _counted(f"{_rate(entry):g}" for entry in good),
+        "seconds": round(sum(seconds), 2),
+        "durations": [round(find(seconds), 2) for find in (min, median, max)] if seconds else None,
+        "sizes": counted(f"{entry.size[1]}x{entry.size[0]}" for entry in good),
+        "rates": counted(f"{_rate(entry):g}" for entry in good),
         "without_poses": len(waiting),
         "frames_without_person": None, "shots": None, "buckets": None,
         "training_pairs": None, "training_windows": None,
     }  # fmt: skip
+    problems += copies
     if not good:
         return Report(figures, problems, "none of its clips can be read")
     if waiting:
+        problems += [f"{name}: small, under the pixels of buckets of {size}" for name in sorted(small)]
         return Report(figures, problems, "")
     shots = all_shots(layout, entries, layout.training, size)
     held_out = all_shots(layout, entries, sorted(layout.held_out), size)
@@ -57,9 +68,10 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
     pairs = _training_set(RealPictures, shots, STAGE_1.targets, gap=STAGE_1.gap)
     windows = _training_set(RealClips, shots, STAGE_2.frames, strides=STAGE_2.strides)
     figures |= {
+        "small": len(small | {shot.clip for shot in everything if 1 / shot.scale >= ENLARGED}),
         "frames_without_person": figures["frames"] - sum(len(shot.usable) for shot in everything),
         "shots": len(everything),
-        "buckets": _counted(f"{shot.bucket[1]}x{shot.bucket[0]}" for shot in shots),
+        "buckets": counted(f"{shot.bucket[1]}x{shot.bucket[0]}" for shot in shots),
         "training_pairs": 0, "training_windows": 0,
     }  # fmt: skip
     if pairs is not None:
@@ -82,6 +94,19 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
             )
     verdict = "" if names else f"no clip shows the person in two frames {STAGE_1.gap} apart"
     return Report(figures, problems, verdict)
+
+
+def _copies(layout: Layout, entries: list[Entry]) -> list[str]:
+    """A line for every clip with the content of one before."""
+    first: dict[str, str] = {}
+    lines = []
+    for clip, content in ((entry.clip, entry.content) for entry in entries):
+        other = first.setdefault(content, clip)
+        if other != clip:
+            leak = (other in layout.held_out) != (clip in layout.held_out)
+            why = ", and one of the two is held out: training would see it" if leak else ""
+            lines.append(f"{clip}: shows the same as {other}{why}")
+    return lines
 
 
 def num_pairs(shot: Shot, gap: int) -> int:
@@ -118,5 +143,6 @@ def _rate(entry: Entry) -> float:
     return float(Fraction(entry.fps))
 
 
-def _counted(names: Any) -> dict[str, int]:
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each comes, the most frequent first."""
     return dict(Counter(names).most_common())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scd.data.tryon import TryOnPair
-from scd.media import Placement, fit, place, read_image
+from scd.data.pairs import TryOnPair
+from scd.media import Placement, file_hash, fit, place, read_image
 from scd.media.files import reading
 from scd.media.picture import DAMAGED, quiet_pillow, reduced
 from scd.media.placement import border_colour
@@ -40,18 +43,51 @@ class Fitting:
 
 def read_fitting(pair: TryOnPair, size: tuple[int, int]) -> Fitting:
     """The pair in a frame of `size` (height, width). Raises UserError naming the file that cannot be used."""
-    person, garment = read_image(pair.person), read_image(pair.garment)
-    shape = (person.shape[0], person.shape[1])
+    person, garment = FramedPair(pair, size).pictures([0, 1])
+    return Fitting(person, garment, *read_guides(pair, size))
+
+
+def read_guides(pair: TryOnPair, size: tuple[int, int]) -> tuple[NDArray[np.bool_], Pose, Placement]:
+    """Region, pose and placement of a `Fitting`, without its pictures. Raises UserError."""
+    shape = size_of(pair)
     placement = place(shape, size)
     pose = read_pose(pair, shape)
     region = np.where(read_region(pair, pose, shape), np.uint8(255), np.uint8(0))
-    return Fitting(
-        placement.apply(person, border_colour(person)),
-        fit(garment, size, fill=border_colour(garment))[0],
-        placement.apply(region, 0) > 0,  # a pixel that holds some of it is in it
-        placement.apply_to_pose(pose),
-        placement,
-    )
+    inside = placement.apply(region, 0) > 0  # a pixel that holds some of it is in it
+    return inside, placement.apply_to_pose(pose), placement
+
+
+@dataclass(frozen=True)
+class FramedPair:
+    """The two pictures of a pair in a frame of `size` (height, width): 0 the person, 1 the garment."""
+
+    pair: TryOnPair
+    size: tuple[int, int]
+
+    @property
+    def key(self) -> list[Any]:
+        """All that decides how they look. Raises UserError."""
+        hashes = self.pair.content or (_hash(self.pair.person), _hash(self.pair.garment))
+        return [*hashes, *self.size]
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        return np.arange(2)
+
+    def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, H, W, 3), padded with the colour of their edge. Raises UserError."""
+        images = (read_image((self.pair.person, self.pair.garment)[number]) for number in frames)
+        return np.stack([fit(image, self.size, fill=border_colour(image))[0] for image in images])
+
+
+@lru_cache(maxsize=100_000)  # where no manifest knows it, once in a process
+def _hash(path: Path) -> str:
+    return file_hash(path)
+
+
+def size_of(pair: TryOnPair) -> tuple[int, int]:
+    """(height, width) of the person's picture. Raises UserError."""
+    return pair.size if pair.size[0] else picture_size(pair.person)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -95,7 +131,7 @@ def read_pose(pair: TryOnPair, size: tuple[int, int]) -> Pose:
     nobody in it. Raises UserError."""
     if pair.pose is None:
         return empty_pose(size)
-    pose = _dress_code_pose(pair.pose, size)
+    pose = None if pair.pose.suffix == ".npz" else _dress_code_pose(pair.pose, size)
     if pose is None:
         people = read_poses(pair.pose, size).frames[0]
         if any(_beyond(person) for person in people):  # pictures made smaller, poses as they were

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from scd.data.manifest import Entry, read_manifest
+from scd.data.manifest import (
+    KEPT,
+    MANIFEST,
+    TEST,
+    Entry,
+    Header,
+    is_manifest,
+    layout_in,
+    read_manifest,
+    read_rows,
+    renamed,
+    write_manifest,
+)
 from scd.media.files import PICTURES, VIDEOS
 from scd.pose.cache import cache_folder
 from scd.types import UserError
 
-MANIFEST = "scd.jsonl"  # in the dataset's folder
-KEPT = "scd"  # the folder of poses, beside the manifest
 MOST_HELD_OUT = 10  # clips; FIELD 2: TikTok's papers test on ten
+
+# What is known of clips by their layout: that none has scene cuts, and of their licence
+NOTES = {
+    "tiktok": "people's own videos, collected for research: read the terms they came with before you share",
+    "ubc": "a shop's videos, spread as a list of addresses: read the terms they came with before you share",
+}
 
 
 @dataclass(frozen=True)
@@ -26,43 +43,83 @@ class Layout:
     root: Path
     clips: tuple[str, ...]  # names: paths below the root, with slashes, in order
     held_out: frozenset[str]  # of these, the clips that training never sees
-    one_shot: bool  # whether each clip is known to be without scene cuts
-    note: str = ""  # on its licence
-    listed_in: Path | None = None  # the manifest that was named instead of a folder
+    listed_in: Path | None = None  # the manifest that was named; None = the dataset's own
 
     def path(self, clip: str) -> Path:
         return self.root / clip
+
+    def poses(self, entry: Entry) -> Path:
+        """The file that an entry names."""
+        return Path(os.path.normpath(self.manifest.parent.resolve() / entry.poses))
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether each clip is known to be without scene cuts."""
+        return self.kind in NOTES
+
+    @property
+    def note(self) -> str:
+        """On its licence."""
+        return NOTES.get(self.kind, "")
+
+    def split(self, clip: str) -> str:
+        return TEST if clip in self.held_out else "train"
 
     @property
     def training(self) -> tuple[str, ...]:
         return tuple(clip for clip in self.clips if clip not in self.held_out)
 
-    @property
+    @cached_property
     def manifest(self) -> Path:
-        """Beside the media; in the user's cache folder where that cannot be written to."""
-        if self.listed_in is not None:
-            return self.listed_in
-        if os.access(self.root, os.W_OK):
-            return self.root / MANIFEST
-        name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
-        return cache_folder() / "data" / name / MANIFEST
+        return self.listed_in or own_manifest(self.root)
 
     def entries(self) -> dict[str, Entry]:
-        """What the manifest says, by clip. A manifest in the cache folder starts as a copy of the one beside
-        the media, should that have been written when it still could be. Raises UserError."""
+        """What the manifest says, by clip. One that is not there yet starts as a copy of the one beside the
+        media. Raises UserError."""
         beside = self.root / MANIFEST
-        if self.manifest.exists() or self.listed_in is not None or not beside.exists():
-            return read_manifest(self.manifest)
-        home = self.root.resolve()  # poses are named from the folder of their manifest
-        return {
-            clip: replace(entry, poses=str(home / entry.poses) if entry.poses else "")
-            for clip, entry in read_manifest(beside).items()
-        }
+        source = beside if beside.exists() and not self.manifest.exists() else self.manifest
+        root, here, home = (folder.resolve() for folder in (self.root, source.parent, self.manifest.parent))
+        entries = (
+            replace(
+                entry, clip=renamed(entry.clip, here, root),
+                poses=renamed(entry.poses, here, home) if entry.poses else "",
+            )
+            for entry in read_manifest(source).values()
+        )  # fmt: skip
+        return {entry.clip: entry for entry in entries}
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Replace the manifest, whole or not at all. Raises UserError."""
+        root, home = self.root.resolve(), self.manifest.parent.resolve()
+        rows = (replace(entry, clip=renamed(entry.clip, root, home)) for entry in entries)
+        write_manifest(self.manifest, rows, Header(self.kind, renamed(".", root, home)))
 
     @property
     def kept(self) -> Path:
         """Where poses lie that were found here."""
         return self.manifest.parent / KEPT
+
+
+def own_manifest(root: Path) -> Path:
+    """A dataset's manifest: beside the media; in the user's cache folder where that cannot be written to."""
+    if os.access(root, os.W_OK):
+        return root / MANIFEST
+    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return cache_folder() / "data" / name / MANIFEST
+
+
+def from_manifest(path: Path) -> Layout:
+    """The clips that a manifest lists. Raises UserError."""
+    kind, (header, _) = layout_in(path), read_rows(path)
+    if kind not in LAYOUTS:
+        raise UserError(f"{path}: lists {kind}, no clips; use the preset {kind}")
+    root = Path(os.path.normpath(path.parent / header.root)) if header.root != "." else path.parent
+    layout = Layout(kind, root, (), frozenset(), path)
+    entries = layout.entries()
+    clips = tuple(entries)
+    said = any(entry.split for entry in entries.values())
+    held_out = frozenset(clip for clip, entry in entries.items() if entry.split == TEST)
+    return replace(layout, clips=clips, held_out=held_out if said else _last(list(clips)))
 
 
 def tiktok(root: Path) -> Layout:
@@ -74,8 +131,7 @@ def tiktok(root: Path) -> Layout:
             f"{root}: not TikTok's layout, which is 00001/images/0001.png; name the folder TikTok_dataset, "
             "or use the kind `folder`"
         )
-    note = "people's own videos, collected for research: read the terms they came with before you share"
-    return Layout("tiktok", root, tuple(clips), _last(clips), True, note)
+    return Layout("tiktok", root, tuple(clips), _last(clips))
 
 
 def ubc(root: Path) -> Layout:
@@ -86,15 +142,11 @@ def ubc(root: Path) -> Layout:
             f"{root}: not UBCFashion's layout, which is train/*.mp4 and test/*.mp4; name the folder that "
             "holds both, or use the kind `folder`"
         )
-    note = "a shop's videos, spread as a list of addresses: read the terms they came with before you share"
-    return Layout("ubc", root, (*train, *test), frozenset(test) or _last(train), True, note)
+    return Layout("ubc", root, (*train, *test), frozenset(test) or _last(train))
 
 
 def folder(root: Path) -> Layout:
-    """Videos and folders of frames, however deep; or the clips that a manifest (.jsonl) lists."""
-    if root.suffix == ".jsonl":
-        clips = list(read_manifest(root))
-        return Layout("folder", root.parent, tuple(clips), _last(clips), False, listed_in=root)
+    """Videos and folders of frames, however deep."""
     found = []
     for place, folders, files in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT)
@@ -107,25 +159,28 @@ def folder(root: Path) -> Layout:
         raise UserError(
             f"{root}: holds neither videos ({', '.join(VIDEOS[:4])} ...) nor folders of frames (0001.png ...)"
         )
-    return Layout("folder", root, tuple(clips), _last(clips), False)
+    return Layout("folder", root, tuple(clips), _last(clips))
 
 
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {"tiktok": tiktok, "ubc": ubc, "folder": folder}
 
 
-def find_clips(root: str | Path, kind: str | None = None) -> Layout:
-    """The clips of the dataset at `root`; without a kind, the first layout that fits. Raises UserError."""
-    if not root:
-        raise UserError("--data.root: name the folder of the dataset")
+def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None = None) -> Layout:
+    """The clips of the dataset at `root`, or of a manifest; without a kind, the first layout that fits.
+    `manifest`: another one than the dataset's own, to be written. Raises UserError."""
+    if not str(root):
+        raise UserError("--data.root: name the folder of the dataset, or its manifest")
     path = Path(root).expanduser()
+    if is_manifest(path) and not path.is_dir():
+        return from_manifest(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such folder; check the name")
-    if path.is_file() and path.suffix != ".jsonl":
+    if path.is_file():
         raise UserError(f"{path}: is a file; name the folder it lies in")
-    kinds = ["folder"] if path.is_file() else [kind] if kind else list(LAYOUTS)
+    kinds = [kind] if kind else list(LAYOUTS)
     for number, name in enumerate(kinds, 1):
         try:
-            return LAYOUTS[name](path)
+            return replace(LAYOUTS[name](path), listed_in=manifest)
         except UserError:
             if number == len(kinds):
                 raise
@@ -137,6 +192,10 @@ def _videos(place: Path) -> list[Path]:
     return [f for f in there if f.suffix.lower() in VIDEOS and not f.name.startswith(".")]
 
 
+def num_held_out(num: int) -> int:
+    """Of clips whose layout does not say: a tenth, ten at most, none of fewer than ten."""
+    return min(MOST_HELD_OUT, num // 10)
+
+
 def _last(clips: list[str]) -> frozenset[str]:
-    """A tenth of the clips, ten at most: none of fewer than ten."""
-    return frozenset(clips[len(clips) - min(MOST_HELD_OUT, len(clips) // 10) :])
+    return frozenset(clips[len(clips) - num_held_out(len(clips)) :])

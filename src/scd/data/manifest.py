@@ -1,16 +1,19 @@
-"""The manifest of a dataset: one JSON object a line, one line a clip. Drawings are made from the poses when a
-clip is read.
+"""The manifest of a dataset: a header, then one JSON object a line, one line a clip or a try-on pair.
 
-    {"clip": "train/a.mp4", "frames": 350, "fps": "30", "size": [1080, 720], "poses": "scd/poses/4f.npz", ...}
+    {"scd": 1, "layout": "ubc", "root": "../UBCFashion"}
+    {"clip": "../UBCFashion/train/a.mp4", "frames": 350, "fps": "30", "size": [1080, 720], "split": "train",
+     "poses": "scd/poses/4f.npz", ...}
 
-A line that says no more than `clip`, and perhaps `poses`, may be written by hand: the rest is found out.
-Fields of other names, "caption" say, stay as they are.
+All paths start at the manifest's folder. A line that says no more than `clip`, and perhaps `poses`, may be
+written by hand, and the header left out: the rest is found out. Fields of other names, "caption" say, stay as
+they are. Drawings are made from the poses when a clip is read. Pairs: scd.data.pairs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,15 +21,31 @@ from typing import Any
 from scd.media.files import reading, replacing
 from scd.types import UserError
 
+VERSION = 1  # of the format, in the header; raised when older programs would misread it
+MANIFEST = "scd.jsonl"  # in the dataset's folder
+KEPT = "scd"  # the folder of poses and regions, beside the manifest
+TEST = "test"  # the `split` that training never sees
+
+Rows = list[tuple[int, dict[str, Any]]]  # with the number of the line
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a manifest says of itself; by hand it may be missing."""
+
+    layout: str = ""  # tiktok, ubc, folder, vitonhd, dresscode; "" = it does not say
+    root: str = "."  # the dataset's folder
+
 
 @dataclass(frozen=True)
 class Entry:
     """What is known of one clip."""
 
-    clip: str  # path below the dataset's folder: a video, or a folder of frames
+    clip: str  # a video, or a folder of frames, named from the dataset's folder; in the file from its own
     frames: int = 0  # that can be read; 0 = not looked into yet
     fps: str = ""  # frames per second, exactly: "30000/1001"
     size: tuple[int, int] = (0, 0)  # (height, width) of a frame in pixels
+    split: str = ""  # "test" is held out; "" = not said
     cuts: tuple[int, ...] = ()  # frames with which another shot begins
     border: tuple[int, int, int] = (0, 0, 0)  # the colour at the first frame's edge, RGB
     content: str = ""  # hash of what the clip shows
@@ -39,40 +58,117 @@ class Entry:
 _EMPTY = Entry("")
 
 
-def read_manifest(path: Path) -> dict[str, Entry]:
-    """The entries by clip, in order; {} when there is no such file. Raises UserError naming the line."""
+def is_manifest(path: Path) -> bool:
+    return path.suffix == ".jsonl"
+
+
+def read_rows(path: Path) -> tuple[Header, Rows]:
+    """The header and the other lines; nothing when there is no file. Raises UserError naming the line."""
     if not path.exists():
-        return {}
+        return Header(), []
     with reading(path):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    kinds = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(Entry) if f.name != "others"}
-    entries = {}
+    header, rows = Header(), []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds
-            }
-            if not values["clip"] or any(type(v) is not kinds[k] for k, v in values.items()):
+            if not isinstance(row, dict):
                 raise ValueError
-            others = {k: v for k, v in row.items() if k not in kinds}
-            entries[values["clip"]] = Entry(**values, others=others)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except ValueError:
+            raise bad_line(path, number) from None
+        if rows or "scd" not in row:
+            rows.append((number, row))
+        elif row["scd"] == VERSION:
+            header = Header(str(row.get("layout", "")), str(row.get("root", ".")))
+        else:
             raise UserError(
-                f'{path}, line {number}: not {{"clip": ...}} as JSON; mend the line or remove it'
-            ) from None
+                f"{path}: is a manifest of version {row['scd']}, this program reads {VERSION}; install a "
+                "newer scd, or write the manifest anew: scd data prepare"
+            )
+    return header, rows
+
+
+def bad_line(path: Path, number: int) -> UserError:
+    return UserError(
+        f'{path}, line {number}: not {{"clip": ...}} or {{"person": ..., "garment": ...}} as JSON; mend the '
+        "line or remove it"
+    )
+
+
+def layout_in(path: Path) -> str:
+    """The layout that a manifest lists: what its header says, else what its first line shows. Raises
+    UserError when it lists nothing."""
+    if not path.exists():
+        raise UserError(f"{path}: there is no such manifest; check the name, or write it: scd data prepare")
+    header, rows = read_rows(path)
+    if not rows:
+        raise UserError(f"{path}: lists nothing; write it anew: scd data prepare")
+    return header.layout or ("vitonhd" if "person" in rows[0][1] else "folder")
+
+
+def read_manifest(path: Path) -> dict[str, Entry]:
+    """The clips' entries, in order, named as in the file; {} when there is no such file. Raises UserError
+    naming the line."""
+    kinds = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(Entry) if f.name != "others"}
+    entries = {}
+    for number, row in read_rows(path)[1]:
+        try:
+            values = known_values(row, kinds)
+            if not values["clip"]:
+                raise ValueError
+        except (ValueError, KeyError):
+            raise bad_line(path, number) from None
+        others = {k: v for k, v in row.items() if k not in kinds}
+        entries[values["clip"]] = Entry(**values, others=others)
     return entries
 
 
-def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
+def known_values(row: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The fields of a line that are ours, lists as tuples. Raises ValueError for one of another kind."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds}
+    if any(type(v) is not kinds[k] for k, v in values.items()):
+        raise ValueError
+    return values
+
+
+def write_manifest(path: Path, entries: Iterable[Entry], header: Header) -> None:
     """Replace the manifest, whole or not at all; what is not known is left out. Raises UserError."""
     empty = asdict(_EMPTY)
     rows = (
         {k: v for k, v in asdict(entry).items() if k != "others" and v != empty[k]} | entry.others
         for entry in entries
     )
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_rows(path, header, rows)
+
+
+def write_rows(path: Path, header: Header, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a manifest, whole or not at all. Raises UserError."""
+    first = {"scd": VERSION, "layout": header.layout, "root": header.root}
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (first, *rows))
     with replacing(path, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def renamed(name: str, here: Path, there: Path) -> str:
+    """A path that is named from the folder `here` as it is named from `there`, with slashes. Both are
+    resolved (links would make `..` lead elsewhere); links below them are left alone."""
+    if here == there:
+        return name
+    path = os.path.join(here, name)
+    try:
+        return Path(os.path.relpath(path, there)).as_posix()
+    except ValueError:  # on another drive
+        return Path(path).as_posix()
+
+
+def require_files(manifest: Path, paths: Iterable[Path]) -> None:
+    """Raises UserError when files that a manifest lists are not there."""
+    paths = list(dict.fromkeys(paths))
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise UserError(
+            f"{manifest}: {len(missing):,} of the {len(paths):,} files that it lists are missing, the first "
+            f"is {missing[0]}; bring them back, or write the manifest anew: scd data prepare"
+        )

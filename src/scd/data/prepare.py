@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from scd.data.layouts import KEPT, Layout
-from scd.data.manifest import Entry, write_manifest
+from scd.data.layouts import Layout
+from scd.data.manifest import KEPT, Entry
+from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files
 from scd.media.placement import border_colour
@@ -21,27 +21,32 @@ from scd.pose.likeness import is_cut, thumbnail
 from scd.types import UserError
 
 
-def survey(layout: Layout, advance: Callable[[], None] | None = None) -> dict[str, Entry]:
+def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: int = 1) -> dict[str, Entry]:
     """Read every clip that is new or has changed, and return all entries; `advance` is called a clip.
 
     A clip that cannot be read gets an entry that says why. Raises UserError when the manifest is damaged or
     cannot be written.
     """
     known = layout.entries()
-    entries = {clip: known.get(clip, Entry(clip)) for clip in layout.clips}
-    for clip, before in entries.items():
-        now = _look_into(layout, before)
-        if now != before:
-            entries[clip] = now
-            write_manifest(layout.manifest, entries.values())
-        if advance is not None:
-            advance()
+    entries = {clip: replace(known.get(clip, Entry(clip)), split=layout.split(clip)) for clip in layout.clips}
+    tell = advance or (lambda: None)
+    new = [entry for entry in entries.values() if not entry.stamp or entry.stamp != _stamp(layout, entry)]
+    for _ in range(len(entries) - len(new)):
+        tell()
+    for _, entry in each(_look_into, [(layout, entry) for entry in new], workers):
+        if entry != entries[entry.clip]:
+            entries[entry.clip] = entry
+            layout.write(entries.values())
+        tell()
+    begun = layout.listed_in is not None and not layout.manifest.exists()  # as a copy of another
+    if begun or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys()):
+        layout.write(entries.values())
     return entries
 
 
 def lacks_poses(layout: Layout, entry: Entry) -> bool:
     """Whether nobody has looked for the poses of a readable clip yet, or their file is gone."""
-    return not entry.error and not (entry.poses and (layout.manifest.parent / entry.poses).exists())
+    return not entry.error and not (entry.poses and layout.poses(entry).exists())
 
 
 def find_all_poses(
@@ -49,6 +54,7 @@ def find_all_poses(
     entries: dict[str, Entry],
     detector: str = "mediapipe",
     advance: Callable[[], None] | None = None,
+    workers: int = 1,
 ) -> dict[str, Entry]:
     """The entries with the poses found of all clips that lack them; `advance` is called a frame.
 
@@ -57,7 +63,7 @@ def find_all_poses(
     """
     missing = [entry for entry in entries.values() if lacks_poses(layout, entry)]
     for entry in missing:
-        file = layout.manifest.parent / entry.poses
+        file = layout.poses(entry)
         own = any(file.resolve().is_relative_to(p.resolve()) for p in (layout.kept, layout.root / KEPT))
         if entry.poses and not own:
             raise UserError(
@@ -66,28 +72,34 @@ def find_all_poses(
             )
     if missing:
         get_detector(detector)  # what stands against it is no fault of a clip
-    entries = dict(entries)
-    for entry in missing:
-        clip = open_clip(layout.path(entry.clip))
-        path = pose_path(clip, detector, cache=layout.kept, content=entry.content)
-        try:
-            find_poses(clip, detector, "largest", advance, layout.kept, entry.content)
-            found = replace(entry, poses=path.relative_to(layout.manifest.parent).as_posix())
-        except UserError as error:
-            found = replace(entry, error=_in_the_dataset(error, layout))
-        if not found.error and not path.exists():
-            raise UserError(f"{path.parent}: poses cannot be kept there; make the folder writable")
-        entries[entry.clip] = found
-        write_manifest(layout.manifest, entries.values())
+    entries, tell = dict(entries), advance or (lambda: None)
+    alone = workers < 2 or len(missing) < 2
+    tasks = [(layout, entry, detector, advance if alone else None) for entry in missing]
+    for number, found in each(_find_in, tasks, workers):
+        if not found.error and lacks_poses(layout, found):
+            raise UserError(f"{layout.kept}: poses cannot be kept there; make the folder writable")
+        entries[found.clip] = found
+        layout.write(entries.values())
+        for _ in range(0 if alone else missing[number].frames):
+            tell()
     return entries
 
 
+def _find_in(layout: Layout, entry: Entry, detector: str, advance: Callable[[], None] | None) -> Entry:
+    """The entry with the name of its poses, which are found and kept, or with why there are none."""
+    clip = open_clip(layout.path(entry.clip))
+    path = pose_path(clip, detector, cache=layout.kept, content=entry.content)
+    try:
+        find_poses(clip, detector, "largest", advance, layout.kept, entry.content)
+    except UserError as error:
+        return replace(entry, error=_in_the_dataset(error, layout))
+    return replace(entry, poses=path.relative_to(layout.manifest.parent).as_posix())
+
+
 def _look_into(layout: Layout, before: Entry) -> Entry:
+    """The entry of a clip that is read through."""
     path = layout.path(before.clip)
-    stamp = _stamp(path)
-    if stamp and stamp == before.stamp:
-        return before
-    entry = replace(before, stamp=stamp, error="")
+    entry = replace(before, stamp=_stamp(layout, before), error="")
     try:
         clip = open_clip(path)
         cuts, border, last, frames = [], (0, 0, 0), None, 0
@@ -110,8 +122,9 @@ def _look_into(layout: Layout, before: Entry) -> Entry:
         return replace(entry, error=_in_the_dataset(error, layout))
 
 
-def _stamp(path: Path) -> str:
+def _stamp(layout: Layout, entry: Entry) -> str:
     """Number, size and newest time of the files: cheap to ask for; "" when they are not there."""
+    path = layout.path(entry.clip)
     try:
         files = [f.stat() for f in (frame_files(path) if path.is_dir() else [path])]
     except (OSError, UserError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,30 +12,25 @@ from numpy.typing import NDArray
 from scd.config import DataConfig
 from scd.data.augment import perturb
 from scd.data.blocks import Blocks
+from scd.data.frames import Reader, read_pictures
 from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
+from scd.data.manifest import require_files
 from scd.data.memory import Memory
 from scd.data.shots import Shot, all_shots
+from scd.data.unreadable import Unreadable, read_one
 from scd.data.world import draw_num_references
 from scd.pose.draw import draw_pose
 from scd.types import Sample, UserError
 
 log = logging.getLogger("scd")
 
-# What training reads of frames: pictures (n, H, W, 3) uint8, or what was kept of them (scd.data.latents), and
-# their context tokens if those were kept
-Reader = Callable[[Shot, Sequence[int]], tuple[NDArray[Any], NDArray[Any] | None]]
-
-
-def read_pictures(shot: Shot, frames: Sequence[int]) -> tuple[NDArray[np.uint8], None]:
-    return shot.pictures(frames), None
-
 
 class RealPictures:
     """Map-style dataset of `length` samples: references and targets at least `gap` frames apart in one shot.
 
     A block of `group` consecutive samples is a batch, so its samples share one bucket and one number of
-    references.
+    references. A clip that cannot be read any more is passed over (scd.data.unreadable).
     """
 
     def __init__(
@@ -56,6 +51,7 @@ class RealPictures:
             raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
         sizes = [shot.bucket for shot in self.shots]
         self.blocks = Blocks(sizes, group, seed)
+        self.unreadable = Unreadable([shot.name for shot in self.shots])
 
     def __len__(self) -> int:
         return self.length
@@ -63,6 +59,11 @@ class RealPictures:
     @property
     def needs(self) -> str:
         return f"training needs a reference and a target {self.gap} frames apart"
+
+    @property
+    def items(self) -> Sequence[Shot]:
+        """What samples are read from."""
+        return self.shots
 
     def suits(self, shot: Shot) -> bool:
         """Whether the shot is long enough."""
@@ -72,10 +73,12 @@ class RealPictures:
         return self.shots[self.blocks.item(index)]
 
     def __getitem__(self, index: int) -> Sample:
-        shot = self.shot_of(index)
         num = draw_num_references(self.seed, index // self.group, self.references)
-        rng = np.random.default_rng([self.seed, 2, index])
-        return self.sample(shot, num, rng)
+
+        def read(item: int) -> Sample:
+            return self.sample(self.shots[item], num, np.random.default_rng([self.seed, 2, index]))
+
+        return read_one(read, index, self.blocks, self.unreadable)
 
     def sample(self, shot: Shot, num: int, rng: np.random.Generator) -> Sample:
         """`num` references and the targets of a shot; all that is random comes from `rng`."""
@@ -142,7 +145,11 @@ class RealClips(RealPictures):
 
 
 def open_real(
-    data: DataConfig, length: int, seed: int = 0, overfit: int = 0, held_out: bool = False,
+    data: DataConfig,
+    length: int,
+    seed: int = 0,
+    overfit: int = 0,
+    held_out: bool = False,
     heads: bool = False,
 ) -> RealPictures:
     """The training set that a config names; `held_out`: the clips that it leaves out, or all of a dataset
@@ -155,6 +162,9 @@ def open_real(
     entries = layout.entries()
     if any(clip not in entries for clip in clips):
         raise UserError(f"{data.root}: was not prepared yet; run scd data prepare {data.root}")
+    if layout.listed_in:
+        poses = [layout.poses(entries[clip]) for clip in clips if entries[clip].poses]
+        require_files(layout.manifest, [*map(layout.path, clips), *poses])
     shots = all_shots(layout, entries, clips, data.size)
     options: dict[str, Any] = {
         "references": data.references, "group": data.groups, "seed": seed, "gap": data.gap,

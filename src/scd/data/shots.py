@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Shot:
     """Frames are counted from the clip's first one, whatever the shot."""
 
     name: str  # the clip's, with the frame where it begins after a cut
+    clip: str  # the clip's name
     path: Path  # the video, or the folder of frames
     poses: Path  # the clip's pose file
     content: str  # hash of the clip
@@ -45,6 +47,15 @@ class Shot:
     def bucket(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.placement.size
+
+    @property
+    def key(self) -> list[Any]:
+        """All that decides how its pictures look."""
+        place = self.placement
+        return [
+            self.content, place.source_size, place.size, place.source, place.target, self.border,
+            self.usable.tolist(),
+        ]  # fmt: skip
 
     @property
     def scale(self) -> float:
@@ -65,7 +76,7 @@ class Shot:
 def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
     """The shots of a clip that was prepared, with the person somewhere in each. Raises UserError when its
     poses are of another clip."""
-    file = layout.manifest.parent / entry.poses
+    file = layout.poses(entry)
     poses = _poses(file, entry.size)
     if len(poses) != entry.frames:
         raise UserError(
@@ -83,8 +94,8 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
         placement = place_person(box, entry.size, size)
         shots.append(
             Shot(
-                name, layout.path(entry.clip), file, entry.content, np.array(usable), Fraction(entry.fps),
-                placement, entry.border,
+                name, entry.clip, layout.path(entry.clip), file, entry.content, np.array(usable),
+                Fraction(entry.fps), placement, entry.border,
             )
         )  # fmt: skip
     return shots

@@ -11,49 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scd.data.manifest import is_manifest, layout_in
+from scd.data.pairs import WORLD_CARD as WORLD_CARD
+from scd.data.pairs import TryOnLayout as TryOnLayout
+from scd.data.pairs import TryOnPair as TryOnPair
+from scd.data.pairs import read_pairs
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
 
 # DressCode's folders, and what scd calls the garments in them
 CATEGORIES = {"upper_body": "upper", "lower_body": "lower", "dresses": "dress"}
-NOTE = "for research that earns nothing (VITON-HD: CC BY-NC 4.0; DressCode: its own terms); read them first"
-WORLD_CARD = "world.json"  # in a folder that `scd world` wrote: a sign that it may be replaced
 _ENDS = re.compile(r"_(mask|keypoints|rendered)$")  # of stems: 00006_00_mask.png, 00006_00_keypoints.json
 
 Files = dict[str, Path]  # by key: what the files of one person or garment have in common
-
-
-@dataclass(frozen=True)
-class TryOnPair:
-    """A person and the garment to put on: the one already worn (paired, with the picture as ground truth), or
-    another."""
-
-    name: str  # the person's, with DressCode's category before it
-    category: str  # upper, lower, dress
-    person: Path
-    garment: Path
-    paired: bool
-    region: Path | None = None  # the agnostic mask: white = generate
-    pose: Path | None = None  # of the person: OpenPose's JSON, or DressCode's
-    truth: Path | None = None  # the person in that garment: itself if paired; else known to the world alone
-    labels: Path | None = None  # of the truth, numbers of scd.world.LABELS; known to the world alone
-
-
-@dataclass(frozen=True)
-class TryOnLayout:
-    """The pairs of a dataset whose files are there; `problems` names the others, a line each."""
-
-    kind: str
-    root: Path
-    training: tuple[TryOnPair, ...]  # paired, all of them
-    paired: tuple[TryOnPair, ...]  # to test with
-    unpaired: tuple[TryOnPair, ...]
-    problems: tuple[str, ...]
-    note: str = NOTE
-
-    @property
-    def pairs(self) -> tuple[TryOnPair, ...]:
-        return (*self.training, *self.paired, *self.unpaired)
 
 
 def viton_hd(root: Path) -> TryOnLayout:
@@ -84,9 +54,8 @@ def viton_hd(root: Path) -> TryOnLayout:
             "train_pairs.txt; name the folder that holds train/ and test/"
         )
     return TryOnLayout(
-        "vitonhd", root, found["train"], found["test"], found["test unpaired"], tuple(problems),
-        "" if own else NOTE,
-    )  # fmt: skip
+        "vitonhd", root, found["train"], found["test"], found["test unpaired"], tuple(problems)
+    )
 
 
 def dress_code(root: Path) -> TryOnLayout:
@@ -102,13 +71,15 @@ def dress_code(root: Path) -> TryOnLayout:
             "the folder that holds upper_body, lower_body and dresses"
         )
     problems += [f"{name}: the folder is missing" for name in CATEGORIES if name not in there]
+    own = (root / WORLD_CARD).is_file()
     for name in there:
         place = root / name
         folders = _Folders(place, numbered=True)
         part = _Part(
             root, place, CATEGORIES[name], folders.need("image", "people and garments", "_0"),
             folders.need("image", "people and garments", "_1") | folders.files("cloth"),
-            folders.files("agnostic_mask"), folders.files("keypoint", (".json",)), {}, {}, {},
+            folders.files("agnostic_mask"), folders.files("keypoint", (".json",)), folders.files("truth"),
+            folders.files("label_map") if own else {}, folders.files("truth_label_map") if own else {},
             ("images/{}_0", "images/{}_1"), numbered=True,
         )  # fmt: skip
         lists = _Lists((place,))
@@ -136,11 +107,17 @@ def guess_tryon(root: Path) -> str | None:
 
 
 def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
-    """The pairs of the try-on dataset at `root`; without a kind, the layout that seems to lie there. Raises
-    UserError when there is none, or when a folder is missing that nothing works without."""
+    """The pairs of the try-on dataset at `root`, or of a manifest; without a kind, the layout that seems to
+    lie there. Raises UserError when there is none, or when a folder is missing that nothing works without."""
     if not str(root):
-        raise UserError("--data.root: name the folder of the dataset")
+        raise UserError("--data.root: name the folder of the dataset, or its manifest")
     path = Path(root).expanduser()
+    if is_manifest(path) and not path.is_dir():
+        if (listed := layout_in(path)) not in TRYON_LAYOUTS:
+            raise UserError(
+                f"{path}: lists {listed}'s clips, no try-on pairs; use the preset {listed}-stage1"
+            )
+        return read_pairs(path)
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")
     kind = kind or guess_tryon(path)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.data.buckets import nearest_bucket
-from scd.data.check import Report
-from scd.data.fitting import picture_size, read_fitting, read_pose, read_region
-from scd.data.tryon import TryOnLayout, TryOnPair
+from scd.data.check import ENLARGED, Report, counted
+from scd.data.fitting import read_fitting, read_pose, read_region
+from scd.data.pairs import TryOnLayout, TryOnPair
 from scd.data.tryon_pictures import can_train, frame_of
+from scd.data.tryon_prepare import survey_pairs
 from scd.media import contact_sheet
 from scd.pose.draw import overlay_pose
+from scd.pose.skeleton import empty_pose
 from scd.types import UserError
 
 LOOKED_INTO = 20  # masks: a dataset inverts all or none
@@ -26,40 +26,42 @@ TINT = np.array([230, 60, 60], np.float32)  # of the region in a preview, RGB
 NAMED = 5  # people in a line
 
 
-def check_pairs(layout: TryOnLayout, size: int, advance: Callable[[], None] | None = None) -> Report:
-    """What the dataset holds, and how much of it trains at buckets of `size`; `advance` is called a person.
-    Every picture's head and every pose is read; of the masks the heads, and a few whole."""
-    people = {pair.person: pair for pair in reversed(layout.pairs)}  # one pair each, of training if it can be
-    problems, broken = list(layout.problems), set()
-    sizes: dict[Path, tuple[int, int]] = {}
-    for path, pair in sorted(people.items()):
-        try:
-            sizes[path] = _look_into(pair)
-        except UserError as error:
-            broken.add(path)
-            problems.append(_named(error, layout.root))
-        if advance is not None:
-            advance()
-    garments = _garment_sizes({pair.garment for pair in layout.pairs}, layout.root, problems)
-    good = [pair for path, pair in sorted(people.items()) if path not in broken]
-    training = [
-        pair for pair in layout.training
-        if can_train(pair) and pair.person not in broken and pair.garment in garments
-    ]  # fmt: skip
+def check_pairs(
+    layout: TryOnLayout, size: int, advance: Callable[[], None] | None = None, workers: int = 1
+) -> Report:
+    """What the dataset holds, and how much of it trains at buckets of `size`. Every picture, mask and pose is
+    read, but those that a manifest knows already; `advance` is called a picture (tryon_prepare.num_pictures).
+    """
+    layout = survey_pairs(layout, advance, workers)
+    listed = [path for pair in layout.pairs for path in (pair.person, pair.garment)]
+    missing = sum(not path.exists() for path in set(listed))
+    broken = {pair.error: None for pair in layout.pairs if pair.error}
+    # One pair of each person, of training if it can be
+    people = sorted({pair.person: pair for pair in reversed(layout.pairs)}.items())
+    good = [pair for _, pair in people if pair.size[0] and not pair.error]
+    training = [pair for pair in layout.training if can_train(pair)]
     masks, poses = [p for p in good if p.region is None], [p for p in good if p.pose is None]
-    problems += _without(masks, good, "agnostic mask", "the region is made from the pose")
-    problems += _without(poses, good, "pose file", "training sees no pose")
-    problems += _inverted(good, layout.root)
+    nobody = [p for p in good if p.pose is not None and not read_pose(p, p.size).scores.any()]
+    copies = _copies(layout)
+    small = [p for p in good if ENLARGED**2 * p.size[0] * p.size[1] < size**2]
+    problems = [*layout.problems, *broken, *copies]
+    problems += _some(masks, good, "have no agnostic mask, the region is made from the pose")
+    problems += _some(poses, good, "have no pose file, training sees no pose")
+    problems += _some(nobody, good, "have a pose file without a person")
+    problems += _some(small, good, f"are small, enlarged {ENLARGED} times and more for buckets of {size}")
+    problems += _inverted(good)
+    sizes = {pair.garment: pair.garment_size for pair in layout.pairs if pair.garment_size[0]}
     figures: dict[str, Any] = {
         "layout": layout.kind, "training_pairs": len(training), "test_paired": len(layout.paired),
         "test_unpaired": len(layout.unpaired),
         "with_truth": sum(pair.truth is not None for pair in layout.unpaired),
-        "categories": _counted(pair.category for pair in layout.pairs),
-        "missing": len(layout.problems), "unusable": len(people) - len(sizes),
-        "sizes": _counted(f"{width}x{height}" for height, width in sizes.values()),
-        "garment_sizes": _counted(f"{width}x{height}" for height, width in garments.values()),
-        "without_mask": len(masks), "without_pose": len(poses),
-        "buckets": _counted(_shown(nearest_bucket(*sizes[pair.person], size)) for pair in training),
+        "categories": counted(pair.category for pair in layout.pairs),
+        "missing": len(layout.problems) + missing, "unusable": len(people) - len(good),
+        "copies": len(copies), "small": len(small),
+        "sizes": counted(_shown(pair.size) for pair in good),
+        "garment_sizes": counted(map(_shown, sizes.values())),
+        "without_mask": len(masks), "without_pose": len(poses), "without_person": len(nobody),
+        "buckets": counted(_shown(frame_of(pair, size)) for pair in training),
     }  # fmt: skip
     verdict = ""
     if not training:
@@ -72,7 +74,7 @@ def check_pairs(layout: TryOnLayout, size: int, advance: Callable[[], None] | No
 def preview_pairs(layout: TryOnLayout, size: int, num: int) -> NDArray[np.uint8]:
     """A sheet of up to `num` pairs: garment, person, region, pose, as training reads them. Raises UserError
     when there are none, or one cannot be read."""
-    pairs = layout.pairs
+    pairs = [pair for pair in layout.pairs if not pair.error]
     if not pairs:
         raise UserError(f"{layout.root}: holds no pair whose pictures are there; run scd data check")
     rows, names = [], []
@@ -87,62 +89,43 @@ def preview_pairs(layout: TryOnLayout, size: int, num: int) -> NDArray[np.uint8]
     return contact_sheet(rows, ["garment", "person", "painted", "pose"], names)
 
 
-def _look_into(pair: TryOnPair) -> tuple[int, int]:
-    """(height, width) of the person's picture, after its mask's shape and its pose. Raises UserError."""
-    size = picture_size(pair.person)
-    pose = read_pose(pair, size)
-    if pair.region is None and pair.pose is not None:
-        read_region(pair, pose, size)
-    elif pair.region is not None:
-        (height, width), (wanted, across) = picture_size(pair.region), size
-        if abs(height / width * across / wanted - 1) > 0.02:
-            read_region(pair, pose, size)  # says what is wrong
-    return size
+def _copies(layout: TryOnLayout) -> list[str]:
+    """A line for every person's picture with the content of one before."""
+    first: dict[str, Path] = {}
+    lines, test = [], {pair.person for pair in (*layout.paired, *layout.unpaired)}
+    for pair in layout.pairs:
+        path = pair.person
+        other = first.setdefault(pair.content[0], path) if pair.content and pair.content[0] else path
+        if other != path:
+            leak = (other in test) != (path in test)
+            why = ", and one of the two is to test with: training would see it" if leak else ""
+            lines.append(f"{_called(path, layout)}: shows the same as {_called(other, layout)}{why}")
+    return list(dict.fromkeys(lines))
 
 
-def _garment_sizes(paths: Iterable[Path], root: Path, problems: list[str]) -> dict[Path, tuple[int, int]]:
-    sizes = {}
-    for path in sorted(paths):
-        try:
-            sizes[path] = picture_size(path)
-        except UserError as error:
-            problems.append(_named(error, root))
-    return sizes
+def _called(path: Path, layout: TryOnLayout) -> str:
+    return str(path).removeprefix(f"{layout.root}{os.sep}")
 
 
-def _without(lacking: Sequence[TryOnPair], everybody: Sequence[TryOnPair], what: str, so: str) -> list[str]:
+def _some(lacking: Sequence[TryOnPair], everybody: Sequence[TryOnPair], what: str) -> list[str]:
     if not lacking:
         return []
     names = ", ".join(pair.name for pair in lacking[:NAMED]) + (" ..." if len(lacking) > NAMED else "")
-    return [f"{len(lacking)} of {len(everybody)} people have no {what}, {so}: {names}"]
+    return [f"{len(lacking)} of {len(everybody)} people {what}: {names}"]
 
 
-def _inverted(pairs: Sequence[TryOnPair], root: Path) -> list[str]:
+def _inverted(pairs: Sequence[TryOnPair]) -> list[str]:
     """A line when most masks are white nearly everywhere."""
     masked = [pair for pair in pairs if pair.region is not None]
+    if not masked:
+        return []
     some = [masked[i] for i in np.unique(np.linspace(0, len(masked) - 1, LOOKED_INTO).round().astype(int))]
-    shares, lines = [], []
-    for pair in some if masked else []:
-        try:
-            size = picture_size(pair.person)
-            shares.append(float(read_region(pair, read_pose(pair, size), size).mean()))
-        except UserError as error:
-            lines.append(_named(error, root))
-    if shares and float(np.median(shares)) > INVERTED:
-        lines.append(
-            f"masks are white in {np.median(shares):.0%} of the picture: are they inverted? white = generate"
-        )
-    return lines
-
-
-def _named(error: UserError, root: Path) -> str:
-    """An error's text with names from the dataset's folder on."""
-    return str(error).replace(f"{root}{os.sep}", "")
+    shares = [float(read_region(pair, empty_pose(pair.size), pair.size).mean()) for pair in some]
+    if float(np.median(shares)) > INVERTED:
+        share = f"{np.median(shares):.0%}"
+        return [f"masks are white in {share} of the picture: are they inverted? white = generate"]
+    return []
 
 
 def _shown(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
-
-
-def _counted(names: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(names).most_common())

@@ -12,8 +12,12 @@ from scd.config import DataConfig
 from scd.data.augment import perturb
 from scd.data.blocks import Blocks
 from scd.data.buckets import nearest_bucket
-from scd.data.fitting import picture_size, read_fitting
-from scd.data.tryon import TryOnLayout, TryOnPair, find_pairs
+from scd.data.fitting import FramedPair, read_guides, size_of
+from scd.data.frames import Reader, read_pictures
+from scd.data.manifest import require_files
+from scd.data.pairs import TryOnLayout, TryOnPair
+from scd.data.tryon import find_pairs
+from scd.data.unreadable import Unreadable, read_one
 from scd.pose.draw import draw_pose
 from scd.types import Sample, UserError
 
@@ -24,21 +28,24 @@ class TryOnPictures:
     """Map-style dataset of `length` samples: one garment, and the person who wears it.
 
     A block of `group` consecutive samples is a batch, so its samples share one bucket. The whole picture is
-    shown, padded where its shape is not the bucket's: people of try-on datasets fill their pictures.
+    shown, padded where its shape is not the bucket's: people of try-on datasets fill their pictures. A pair
+    that cannot be read any more is passed over (scd.data.unreadable).
     """
 
     def __init__(
         self, pairs: Sequence[TryOnPair], length: int, size: int | tuple[int, int] = 512, group: int = 1,
-        seed: int = 0, augment: bool = False,
+        seed: int = 0, augment: bool = False, read: Reader = read_pictures,
     ):  # fmt: skip
         """size: the square root of a bucket's pixels, or one frame (height, width) for all. Raises UserError
         when no pair can train."""
-        self.length, self.seed, self.augment = length, seed, augment
+        self.length, self.seed, self.augment, self.read = length, seed, augment, read
         self.pairs = [pair for pair in pairs if can_train(pair)]
         if not self.pairs:
             raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")
         self.frames = [frame_of(pair, size) for pair in self.pairs]
+        self.items = [FramedPair(*both) for both in zip(self.pairs, self.frames, strict=True)]
         self.blocks = Blocks(self.frames, group, seed)
+        self.unreadable = Unreadable([pair.name for pair in self.pairs])
 
     def __len__(self) -> int:
         return self.length
@@ -47,26 +54,32 @@ class TryOnPictures:
         return self.pairs[self.blocks.item(index)]
 
     def __getitem__(self, index: int) -> Sample:
-        number = self.blocks.item(index)
-        fitting = read_fitting(self.pairs[number], self.frames[number])
-        rng = np.random.default_rng([self.seed, 2, index])
-        size = fitting.placement.size
-        pose = perturb(fitting.pose, rng) if self.augment else fitting.pose
+        def read(item: int) -> Sample:
+            return self.sample(self.items[item], np.random.default_rng([self.seed, 2, index]))
+
+        return read_one(read, index, self.blocks, self.unreadable)
+
+    def sample(self, item: FramedPair, rng: np.random.Generator) -> Sample:
+        """Of one pair; all that is random comes from `rng`. Raises UserError."""
+        region, pose, _ = read_guides(item.pair, item.size)
+        pictures, tokens = self.read(item, [1, 0])
+        pose = perturb(pose, rng) if self.augment else pose
         return Sample(
-            fitting.garment[None], np.zeros((1, *size, 3), np.uint8),  # a garment has no pose
-            fitting.person[None], draw_pose(pose, size)[None],
-            regions=fitting.region[None, ..., None].astype(np.uint8),
+            pictures[:1], np.zeros((1, *item.size, 3), np.uint8),  # a garment has no pose
+            pictures[1:], draw_pose(pose, item.size)[None],
+            None if tokens is None else tokens[:1],
+            regions=region[None, ..., None].astype(np.uint8),
         )  # fmt: skip
 
 
 def can_train(pair: TryOnPair) -> bool:
     """Whether it has ground truth, and something that says where the garment goes."""
-    return pair.paired and not (pair.region is None and pair.pose is None)
+    return pair.paired and not pair.error and not (pair.region is None and pair.pose is None)
 
 
 def frame_of(pair: TryOnPair, size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the frame that the pair is read in."""
-    return nearest_bucket(*picture_size(pair.person), size) if isinstance(size, int) else size
+    return nearest_bucket(*size_of(pair), size) if isinstance(size, int) else size
 
 
 def open_tryon(
@@ -88,6 +101,9 @@ def usable_pairs(data: DataConfig, held_out: bool = False) -> tuple[TryOnLayout,
         raise UserError(f"--data.frames {data.frames}: {data.kind} holds pictures, no clips; leave it out")
     layout = find_pairs(data.root, data.kind)
     there = layout.paired if held_out else layout.training
+    if layout.listed_in:
+        named = ((p.person, p.garment, p.region, p.pose) for p in there)
+        require_files(layout.listed_in, [path for paths in named for path in paths if path is not None])
     pairs = [pair for pair in there if can_train(pair)]
     if not pairs:
         why = "none has an agnostic mask or a pose" if there else "no pair has both its pictures"

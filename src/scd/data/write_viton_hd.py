@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,68 +34,93 @@ _HIPS = [BODY_NAMES.index("right_hip"), BODY_NAMES.index("left_hip")]
 def write_viton_hd(
     root: Path, num_train: int, num_test: int, size: int | tuple[int, int], seed: int = 0,
     advance: Callable[[], None] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Fill the folder `root`; `advance` is called a person. People to train with are of training seeds, those
     to test with of held-out ones, both counted from `seed`. The same numbers give the same bytes.
 
     Raises ValueError for one person to test with, to whom nobody could lend a garment.
     """
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for model in models(CATEGORY, num_train, num_test, size, seed):
+        part = "test" if model.test else "train"
+        _write_person(root / part, model)
+        if model.test:
+            dressed = model.view.dressed(model.other)
+            media.write_image(root / part / "truth" / f"{model.name}_00.png", dressed.image)
+            media.write_image(root / part / "truth-parse" / f"{model.name}_00.png", dressed.labels)
+        lists[part].append(f"{model.name}_00.jpg {model.lender}_00.jpg\n")
+        if advance is not None:
+            advance()
+    for part, lines in lists.items():
+        (root / f"{part}_pairs.txt").write_text("".join(lines), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Somebody of a try-on dataset, seen from the front."""
+
+    name: str
+    test: bool
+    view: View
+    own: Garment
+    other: Garment  # of the same kind, in whose shape the region is made too; to test with, the lender's
+    lender: str  # whose garment is tried on: the next one's; to train with, the own
+
+
+def models(
+    kind: str, num_train: int, num_test: int, size: int | tuple[int, int], seed: int = 0
+) -> Iterator[Model]:
+    """People who wear a garment of this kind: those to train with, then those to test with. Raises ValueError
+    for one person to test with."""
     if num_test == 1:
         raise ValueError("an unpaired pair takes two people")
-    lines = []
-    for name, view in _people(FIRST_TRAINING_SEED + seed, num_train, size):
-        _write_person(root / "train", name, view, other_garment(view.scene.seed, _garment(view)))
-        lines.append(f"{name}.jpg {name}.jpg\n")
-        if advance is not None:
-            advance()
-    (root / "train_pairs.txt").write_text("".join(lines), encoding="utf-8")
-    first, lines = FIRST_HELD_OUT_SEED + seed, []
+    for view, own in _people(FIRST_TRAINING_SEED + seed, num_train, size, kind):
+        name = _name(view)
+        yield Model(name, False, view, own, other_garment(view.scene.seed, own), name)
+    first = FIRST_HELD_OUT_SEED + seed
     # Made anew below: a person once drawn takes 40 MB at 512 pixels
-    garments = [(name, _garment(view)) for name, view in _people(first, num_test, size)]
-    for number, (name, view) in enumerate(_people(first, num_test, size), 1):
+    garments = [(_name(view), own) for view, own in _people(first, num_test, size, kind)]
+    for number, (view, own) in enumerate(_people(first, num_test, size, kind), 1):
         lender, other = garments[number % num_test]
-        _write_person(root / "test", name, view, other)
-        dressed = view.dressed(other)
-        media.write_image(root / "test" / "truth" / f"{name}.png", dressed.image)
-        media.write_image(root / "test" / "truth-parse" / f"{name}.png", dressed.labels)
-        lines.append(f"{name}.jpg {lender}.jpg\n")
-        if advance is not None:
-            advance()
-    (root / "test_pairs.txt").write_text("".join(lines), encoding="utf-8")
+        yield Model(_name(view), True, view, own, other, lender)
 
 
-def _people(first: int, num: int, size: int | tuple[int, int]) -> Iterator[tuple[str, View]]:
-    """Name and picture of the first `num` people from a seed on who wear a top, seen from the front."""
+def _people(first: int, num: int, size: int | tuple[int, int], kind: str) -> Iterator[tuple[View, Garment]]:
+    """Picture and garment of the first `num` people from a seed on who wear one of this kind, seen from the
+    front."""
     seed, found = first, 0
     while found < num:
         scene = world.Scene.from_seed(seed)
-        if scene.person.outfit.upper is not None:
-            yield f"{seed:08d}_00", scene.view(facing(scene, 1, FRONTAL)[0], size)
+        own = next((garment for garment in scene.person.outfit.garments if garment.kind == kind), None)
+        if own is not None:
+            yield scene.view(facing(scene, 1, FRONTAL)[0], size), own
             found += 1
         seed += 1
 
 
-def _garment(view: View) -> Garment:
-    upper = view.outfit.upper
-    assert upper is not None
-    return upper
+def _name(view: View) -> str:
+    return f"{view.scene.seed:08d}"
 
 
-def _write_person(part: Path, name: str, view: View, other: Garment) -> None:
-    """The files of one person; the region covers the own garment and `other`, and is that of neither."""
-    own = _garment(view)
-    region = true_region([view, view.dressed(other)], CATEGORY)
+def _write_person(part: Path, model: Model) -> None:
+    """The files of one person; the region covers the own garment and the other, and is that of neither."""
+    view, name = model.view, f"{model.name}_00"
     media.write_image(part / "image" / f"{name}.jpg", view.image)
-    media.write_image(part / "cloth" / f"{name}.jpg", flat_garment(own, view.size))
-    media.write_image(part / "cloth-mask" / f"{name}.jpg", _white(garment_mask(own, view.size)))
-    media.write_image(part / "agnostic-mask" / f"{name}_mask.png", _white(region))
+    media.write_image(part / "cloth" / f"{name}.jpg", flat_garment(model.own, view.size))
+    media.write_image(part / "cloth-mask" / f"{name}.jpg", white(garment_mask(model.own, view.size)))
+    media.write_image(part / "agnostic-mask" / f"{name}_mask.png", white(region_of(model)))
     media.write_image(part / "image-parse" / f"{name}.png", view.labels)
     file = part / "openpose_json" / f"{name}_keypoints.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(openpose(as_detected(view.pose))) + "\n", encoding="utf-8")
 
 
-def _white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def region_of(model: Model) -> NDArray[np.bool_]:
+    """(H, W) the same whichever of the two garments is worn."""
+    return true_region([model.view, model.view.dressed(model.other)], model.own.kind)
+
+
+def white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.where(mask, np.uint8(255), np.uint8(0))
 
 

@@ -1,0 +1,120 @@
+"""Try-on pairs, and how a manifest lists them: one line a pair, a person and a garment.
+
+    {"scd": 1, "layout": "vitonhd", "root": "../VITON-HD"}
+    {"person": "../VITON-HD/train/image/00006_00.jpg", "garment": "...", "name": "00006_00",
+     "category": "upper", "split": "train", "paired": true, "region": "...", "pose": "...", ...}
+
+A line by hand needs `person` and `garment`, and of other clothes than tops `category`; region and pose are
+found by `scd data prepare`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from scd.data.manifest import TEST, Header, bad_line, known_values, layout_in, read_rows, renamed, write_rows
+from scd.pose.region import CATEGORIES
+from scd.types import UserError
+
+NOTE = "for research that earns nothing (VITON-HD: CC BY-NC 4.0; DressCode: its own terms); read them first"
+WORLD_CARD = "world.json"  # in a folder that `scd world` wrote: a sign that it may be replaced
+
+
+@dataclass(frozen=True)
+class TryOnPair:
+    """A person and the garment to put on: the one already worn (paired, with the picture as ground truth), or
+    another."""
+
+    name: str  # the person's, with DressCode's category before it
+    category: str  # upper, lower, dress
+    person: Path
+    garment: Path
+    paired: bool
+    region: Path | None = None  # the agnostic mask: white = generate
+    pose: Path | None = None  # of the person: OpenPose's JSON, DressCode's, or npz
+    truth: Path | None = None  # the person in that garment: itself if paired; else known to the world alone
+    labels: Path | None = None  # of the truth, numbers of scd.world.LABELS; known to the world alone
+    # What was found out, and the manifest says; empty = not looked into yet
+    size: tuple[int, int] = (0, 0)  # (height, width) of the person's picture in pixels
+    garment_size: tuple[int, int] = (0, 0)
+    content: tuple[str, ...] = ()  # hashes of the person's picture and the garment's
+    stamp: tuple[str, ...] = ()  # of both files: when it changes, they are looked into again
+    error: str = ""  # why the pair cannot be used
+    others: str = ""  # the line's fields that are not ours, as JSON
+
+
+@dataclass(frozen=True)
+class TryOnLayout:
+    """The pairs of a dataset whose files are there; `problems` names the others, a line each."""
+
+    kind: str
+    root: Path
+    training: tuple[TryOnPair, ...]  # paired, all of them
+    paired: tuple[TryOnPair, ...]  # to test with
+    unpaired: tuple[TryOnPair, ...]
+    problems: tuple[str, ...] = ()
+    listed_in: Path | None = None  # the manifest that it was read from
+
+    @property
+    def pairs(self) -> tuple[TryOnPair, ...]:
+        return (*self.training, *self.paired, *self.unpaired)
+
+    @property
+    def note(self) -> str:
+        """On its licence."""
+        return "" if (self.root / WORLD_CARD).is_file() else NOTE
+
+
+_PATHS = ("person", "garment", "region", "pose", "truth", "labels")
+_EMPTY = TryOnPair("", "", Path(), Path(), True)
+_KINDS: dict[str, type] = {f.name: type(getattr(_EMPTY, f.name)) for f in fields(TryOnPair)}
+_KINDS |= dict.fromkeys((*_PATHS, "split"), str)
+del _KINDS["others"]
+
+
+def read_pairs(path: Path) -> TryOnLayout:
+    """The pairs that a manifest lists; none when there is no such file. Raises UserError naming the line."""
+    header, rows = read_rows(path)
+    here = path.parent.resolve()
+    found: dict[str, list[TryOnPair]] = {"train": [], "paired": [], "unpaired": []}
+    for number, row in rows:
+        try:
+            values = known_values(row, _KINDS)
+            paths = {k: Path(os.path.normpath(here / v)) for k, v in values.items() if k in _PATHS}
+            values: dict[str, Any] = {"category": "upper", "paired": True} | values | paths
+            values.setdefault("name", paths["person"].stem)
+            if values["category"] not in CATEGORIES or "garment" not in paths:
+                raise ValueError
+        except (ValueError, KeyError):
+            raise bad_line(path, number) from None
+        test = values.pop("split", "") == TEST
+        others = {k: v for k, v in row.items() if k not in _KINDS}
+        pair = TryOnPair(**values, others=json.dumps(others) if others else "")
+        if not pair.paired and not test:
+            raise UserError(
+                f"{path}, line {number}: is not paired, so it has no truth to train with; mend it"
+            )
+        found[("paired" if pair.paired else "unpaired") if test else "train"].append(pair)
+    kind = layout_in(path) if rows else header.layout
+    root = Path(os.path.normpath(here / header.root))
+    training, paired, unpaired = (tuple(pairs) for pairs in found.values())
+    return TryOnLayout(kind, root, training, paired, unpaired, listed_in=path)
+
+
+def write_pairs(path: Path, layout: TryOnLayout) -> None:
+    """Replace the manifest, whole or not at all; what is not known is left out. Raises UserError."""
+    home, here, root = path.parent.resolve(), Path.cwd(), layout.root.resolve()
+    empty = asdict(_EMPTY) | {"paired": None}
+
+    def row(pair: TryOnPair) -> dict[str, Any]:
+        values = {name: value for name, value in asdict(pair).items() if value and value != empty[name]}
+        values |= {name: renamed(str(values[name]), here, home) for name in _PATHS if name in values}
+        others = json.loads(values.pop("others", "{}"))
+        return {"paired": pair.paired, "split": "train" if pair in training else TEST} | values | others
+
+    training = set(layout.training)
+    write_rows(path, Header(layout.kind, renamed(".", root, home)), map(row, layout.pairs))

@@ -1,0 +1,219 @@
+"""What the pictures of a try-on dataset are, found out once: each read whole and hashed; poses and regions
+looked for where the dataset has none.
+
+The manifest is written now and then, so that an interrupted preparation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scd.data.fitting import read_pose, read_region
+from scd.data.manifest import KEPT
+from scd.data.pairs import TryOnLayout, TryOnPair, read_pairs, write_pairs
+from scd.data.workers import each
+from scd.media import file_hash, read_image, write_image
+from scd.pose import detect
+from scd.pose.cache import cache_path, cached_poses
+from scd.pose.files import PoseFile
+from scd.types import UserError
+
+WRITTEN_EVERY = 10.0  # seconds: VITON-HD's manifest of 16,000 lines takes 0.2 s to write
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Of one picture; pose and region of a person's."""
+
+    stamp: str
+    size: tuple[int, int] = (0, 0)
+    content: str = ""
+    pose: Path | None = None
+    region: Path | None = None
+    error: str = ""
+
+
+def survey_pairs(
+    layout: TryOnLayout, advance: Callable[[], None] | None = None, workers: int = 1,
+    kept: Path | None = None, detector: str = "mediapipe", save: Callable[[TryOnLayout], None] | None = None,
+) -> TryOnLayout:  # fmt: skip
+    """The layout with what is in the files of each pair that is new or has changed; `advance` is called a
+    picture, of people and of garments. Where pictures, masks or poses cannot be used, the pair says why.
+
+    kept: where poses and regions go that the dataset lacks; None = they are not looked for. save: called with
+    the layout as it is now and then, and at the end, however that comes.
+    """
+    tell = advance or (lambda: None)
+    stale = [pair for pair in layout.pairs if not _is_fresh(pair, kept is not None)]
+    people = {pair.person: pair for pair in reversed(stale)}  # one pair each, of training if it can be
+    garments = list(dict.fromkeys(pair.garment for pair in stale))
+    for _ in range(num_pictures(layout) - len(people) - len(garments)):
+        tell()
+    if kept is not None and any(pair.pose is None for pair in people.values()):
+        _detector(detector)  # what stands against it is no fault of a picture
+    tasks = [(pair.person, pair, kept, detector, layout.root) for pair in people.values()]
+    tasks += [(path, None, kept, detector, layout.root) for path in garments]
+    facts: dict[tuple[Path, bool], _Facts] = {}
+    written = time.monotonic()
+    try:
+        for number, found in each(_look_at, tasks, workers):
+            facts[tasks[number][0], tasks[number][1] is None] = found
+            tell()
+            if save is not None and time.monotonic() - written > WRITTEN_EVERY:
+                save(_with(layout, facts))
+                written = time.monotonic()
+    finally:
+        layout = _with(layout, facts)
+        if save is not None:
+            save(layout)
+    return layout
+
+
+def prepare_pairs(
+    layout: TryOnLayout, manifest: Path, detector: str = "mediapipe",
+    advance: Callable[[], None] | None = None, workers: int = 1,
+) -> TryOnLayout:  # fmt: skip
+    """`survey_pairs`, written to the manifest, with what that knew already; poses and regions lie beside it.
+    Raises UserError when the manifest is damaged or cannot be written, or the detector is not installed."""
+    layout = _remembering(layout, read_pairs(manifest))
+    kept = manifest.parent.resolve() / KEPT
+    return survey_pairs(layout, advance, workers, kept, detector, lambda found: write_pairs(manifest, found))
+
+
+def num_pictures(layout: TryOnLayout) -> int:
+    """Of people and of garments."""
+    return len({pair.person for pair in layout.pairs}) + len({pair.garment for pair in layout.pairs})
+
+
+def _is_fresh(pair: TryOnPair, prepared: bool) -> bool:
+    """Whether the pair's files are as they were when they were looked at; `prepared`: for poses, too."""
+    now = _stamp(pair.person), _stamp(pair.garment)
+    if not all(now) or now != pair.stamp:
+        return False
+    there = [path for path in (pair.pose, pair.region) if path is not None]
+    return all(map(os.path.exists, there)) and (not prepared or bool(pair.error) or len(there) == 2)
+
+
+def _remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
+    """The layout with what was known of the same pairs."""
+
+    def key(pair: TryOnPair) -> tuple[str, str, bool]:
+        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.paired
+
+    known = {key(pair): pair for pair in before.pairs}
+
+    def remember(pair: TryOnPair) -> TryOnPair:
+        old = known.get(key(pair))
+        if old is None:
+            return pair
+        return replace(
+            pair, region=pair.region or old.region, pose=pair.pose or old.pose, size=old.size,
+            garment_size=old.garment_size, content=old.content, stamp=old.stamp, error=old.error,
+            others=old.others,
+        )  # fmt: skip
+
+    return _mapped(layout, remember)
+
+
+def _with(layout: TryOnLayout, facts: dict[tuple[Path, bool], _Facts]) -> TryOnLayout:
+    def tell(pair: TryOnPair) -> TryOnPair:
+        person, garment = facts.get((pair.person, False)), facts.get((pair.garment, True))
+        if person is None or garment is None:
+            return pair
+        return replace(
+            pair, pose=person.pose, region=person.region, size=person.size, garment_size=garment.size,
+            content=(person.content, garment.content), stamp=(person.stamp, garment.stamp),
+            error=person.error or garment.error,
+        )  # fmt: skip
+
+    return _mapped(layout, tell)
+
+
+def _mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:
+    def of(pairs: Sequence[TryOnPair]) -> tuple[TryOnPair, ...]:
+        return tuple(change(pair) for pair in pairs)
+
+    return replace(
+        layout, training=of(layout.training), paired=of(layout.paired), unpaired=of(layout.unpaired)
+    )
+
+
+def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: str, root: Path) -> _Facts:
+    """Read a garment's picture, or (with its pair) a person's with its pose and mask. Raises UserError when
+    what was found cannot be written."""
+    facts = _Facts(_stamp(path))
+    if pair is not None:
+        facts = replace(facts, pose=pair.pose, region=pair.region)
+    try:
+        image = read_image(path)
+        size = (image.shape[0], image.shape[1])
+        facts = replace(facts, size=size, content=file_hash(path))
+    except UserError as error:
+        return replace(facts, error=_in_the_dataset(error, root))
+    if pair is None:
+        return facts
+    if kept is not None and _lacks(facts.pose, kept):
+        facts = replace(facts, pose=_find_pose(image, facts.content, kept, detector))
+    if kept is not None and _lacks(facts.region, kept):
+        facts = replace(facts, region=None)
+    if facts.region is None and facts.pose is None:
+        return facts
+    try:
+        pose = read_pose(replace(pair, pose=facts.pose), size)
+        region = read_region(replace(pair, pose=facts.pose, region=facts.region), pose, size)
+    except UserError as error:
+        return replace(facts, error=_in_the_dataset(error, root))
+    if kept is not None and facts.region is None:
+        key = [facts.content, pair.category, pose.joints.tolist(), pose.scores.tolist()]
+        file = kept / "regions" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]}.png"
+        write_image(file, np.where(region, np.uint8(255), np.uint8(0)), force=True)
+        facts = replace(facts, region=file)
+    return facts
+
+
+def _lacks(path: Path | None, kept: Path) -> bool:
+    """Whether the dataset has no such file, and what was made in its place is not there."""
+    return path is None or (path.is_relative_to(kept.resolve()) and not path.exists())
+
+
+def _find_pose(image: NDArray[np.uint8], content: str, kept: Path, detector: str) -> Path:
+    """The file of the people in a picture; of nobody, where nobody is found."""
+
+    def find() -> PoseFile:
+        return PoseFile([_detector(detector).detect(image)], (image.shape[0], image.shape[1]))
+
+    options = {"picture": True}
+    cached_poses(find, content, detector, options, kept)
+    path = cache_path(content, detector, options, kept)
+    if not path.exists():
+        raise UserError(f"{path.parent}: poses cannot be kept there; make the folder writable")
+    return path
+
+
+@lru_cache(maxsize=1)
+def _detector(name: str) -> detect.Detector:
+    return detect.get_detector(name)
+
+
+def _in_the_dataset(error: UserError, root: Path) -> str:
+    """An error's text with names from the dataset's folder on."""
+    return str(error).replace(f"{root}{os.sep}", "")
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of the file; "" when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
