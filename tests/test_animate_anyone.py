@@ -232,10 +232,15 @@ def test_a_reference_is_a_value_here_too(converted, tmp_path):
         weight.data -= 1
 
 
-def test_pth_files_and_motion_modules_within_the_network(twin, tmp_path):
+def test_pth_files_and_motion_modules_within_the_network(twin, converted, tmp_path):
     write_twin(tmp_path / "pth", ".pth")
     folder = tmp_path / "pth"
+    encoder = folder / "image_encoder" / "model.safetensors"
+    torch.save(load_file(encoder), encoder.with_name("pytorch_model.bin"))  # as image-variations has it
+    encoder.unlink()
     pipe = SCDPipeline(**animate_anyone.components(folder))
+    for one, other in zip(*(p.image_encoder.parameters() for p in (pipe, converted)), strict=True):
+        assert torch.equal(one, other)
     state = load_file(twin[0] / "denoising_unet.safetensors")
     own = pipe.unet.state_dict()
     assert all(torch.equal(own[name], value) for name, value in state.items())
@@ -283,11 +288,22 @@ class Spell:
             lambda f: (f / "pose_guider.pth").write_bytes(pickle.dumps(Spell())),
             r"pose_guider\.pth: holds more than tensors, and nothing of it was executed",
         ),
+        (
+            lambda f: (f / "pose_guider.pth").write_text("<html>not found</html>"),
+            r"pose_guider\.pth: no file of weights \(a web page\?\): download it again",
+        ),
+        (
+            lambda f: (
+                (f / "image_encoder" / "model.safetensors").unlink(),
+                torch.save({"a": Spell()}, f / "image_encoder" / "pytorch_model.bin"),
+            ),
+            r"image_encoder: holds more than tensors, and nothing of it was executed",
+        ),
         (lambda f: torch.save({"step": 3}, f / "pose_guider.pth"), r"guider\.pth: holds more than tensors"),
         (lambda f: (f / "image_encoder" / "config.json").unlink(), r"encoder: there is no config\.json"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json: no readable sizes"),
     ],
-    ids=["missing", "half", "size", "version", "spell", "bare", "other", "clip", "sizes"],
+    ids=["missing", "half", "size", "version", "spell", "bare", "page", "encoder", "other", "clip", "sizes"],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_said_in_one_line(tmp_path, monkeypatch, scd, spoil, said):
     folder = tmp_path / "twin"

@@ -25,6 +25,7 @@ PASSED_ON = (
     "local_files_only",
 )  # fmt: skip
 
+MORE_THAN_TENSORS = "holds more than tensors, and nothing of it was executed; use a file of plain weights, such as .safetensors"
 ENDINGS = (".safetensors", ".pth", ".ckpt", ".bin")  # of a file of weights
 
 
@@ -42,7 +43,10 @@ def load_network(
     try:
         network, info = network_class.from_pretrained(source, output_loading_info=True, **options)
     except Exception as error:
-        raise UserError(f"{place}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+        text = " ".join(str(error).split())
+        if text.startswith("Weights only load failed"):  # torch's words, which go on to say how to run it
+            raise UserError(f"{place}: {MORE_THAN_TENSORS}") from error
+        raise UserError(f"{place}: cannot be loaded: {text[:400]}") from error
     left_over = [key for key in info["unexpected_keys"] if not key.startswith(tuple(allowed))]
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     wrong = {"missing": info["missing_keys"], "left over": left_over, "of another shape": mismatched}
@@ -122,14 +126,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged, or half a download ({' '.join(str(error).split())[:120]}): download it again"
-        ) from error
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: damaged, or half a download ({reason}): download it again") from error
     except Exception as error:  # the weights-only reader refuses what is not data
-        raise UserError(
-            f"{path}: holds more than tensors, and nothing of it was executed; use a file of plain weights, "
-            "such as .safetensors"
-        ) from error
+        with path.open("rb") as file:
+            if file.read(1) not in (b"P", b"\x80"):  # a zip's, or of what torch wrote before 2020
+                raise UserError(f"{path}: no file of weights (a web page?): download it again") from error
+        raise UserError(f"{path}: {MORE_THAN_TENSORS}") from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]  # a trainer's
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
