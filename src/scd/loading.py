@@ -25,7 +25,7 @@ PASSED_ON = (
     "local_files_only",
 )  # fmt: skip
 
-MORE_THAN_TENSORS = "holds more than tensors, and nothing of it was executed; use a file of plain weights, such as .safetensors"
+MORE = "holds more than tensors, and nothing of it was executed; use a file of plain weights (.safetensors)"
 ENDINGS = (".safetensors", ".pth", ".ckpt", ".bin")  # of a file of weights
 
 
@@ -45,7 +45,7 @@ def load_network(
     except Exception as error:
         text = " ".join(str(error).split())
         if text.startswith("Weights only load failed"):  # torch's words, which go on to say how to run it
-            raise UserError(f"{place}: {MORE_THAN_TENSORS}") from error
+            raise UserError(f"{place}: {MORE}") from error
         raise UserError(f"{place}: cannot be loaded: {text[:400]}") from error
     left_over = [key for key in info["unexpected_keys"] if not key.startswith(tuple(allowed))]
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
@@ -132,7 +132,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             if file.read(1) not in (b"P", b"\x80"):  # a zip's, or of what torch wrote before 2020
                 raise UserError(f"{path}: no file of weights (a web page?): download it again") from error
-        raise UserError(f"{path}: {MORE_THAN_TENSORS}") from error
+        raise UserError(f"{path}: {MORE}") from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]  # a trainer's
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
