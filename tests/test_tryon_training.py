@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_train_is_one_line(damage, text, dry, start, broken
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--data.root", ""], "scd: --data.root: name the folder of the dataset\n"),
+        (["--data.root", ""], "scd: --data.root: name the folder of the dataset, or its manifest\n"),
         (["--data.frames", 4], "scd: --data.frames 4: vitonhd holds pictures, no clips; leave it out\n"),
     ],
     ids=["no name", "frames"],

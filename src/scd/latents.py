@@ -59,11 +59,12 @@ def keep_latents(
     nothing can be read, or written."""
     stamp = _stamp(pipe)
     tell = advance or (lambda: None)
-    missing = [item for item in items if not latents_path(folder, item, stamp).exists()]
+    paths = {latents_path(folder, item, stamp): item for item in items}  # copies have one
+    missing = {path: item for path, item in paths.items() if not path.exists()}
     for _ in range(len(items) - len(missing)):
         tell()
     spoken, unread = time.monotonic(), 0
-    for number, item in enumerate(missing):
+    for number, (path, item) in enumerate(missing.items()):
         if advance is None and (number == 0 or time.monotonic() - spoken > SPOKEN):
             spoken = time.monotonic()
             log.info("latents: %d of %d are encoded and kept in %s", number, len(missing), folder)
@@ -72,12 +73,12 @@ def keep_latents(
         except UserError as error:
             unread += 1
             log.warning("not encoded, %d of %d by now: %s", unread, len(missing), error)
-            if unread == len(items):
+            if unread == len(paths):
                 raise
             continue
         finally:
             tell()
-        with replacing(latents_path(folder, item, stamp), force=True) as temporary:
+        with replacing(path, force=True) as temporary:
             save_file(arrays, temporary)
     return len(missing) - unread
 

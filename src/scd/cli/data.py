@@ -17,7 +17,6 @@ from scd.cli.terminal import json_line, progress, table
 from scd.config import DataConfig
 from scd.data.check import STAGE_1, Report, check, preview
 from scd.data.find import KINDS, find_dataset, kind_of
-from scd.data.fitting import FramedPair
 from scd.data.frames import Frames
 from scd.data.layouts import Layout, own_manifest
 from scd.data.manifest import Entry, is_manifest, require_files
@@ -27,7 +26,7 @@ from scd.data.real import open_real
 from scd.data.shots import all_shots
 from scd.data.speed import time_samples
 from scd.data.tryon_check import check_pairs, preview_pairs
-from scd.data.tryon_pictures import can_train, frame_of, open_tryon, usable_pairs
+from scd.data.tryon_pictures import open_tryon, usable_pairs
 from scd.data.tryon_prepare import num_pictures, prepare_pairs
 from scd.types import UserError
 
@@ -151,8 +150,8 @@ def _encode(options: Data, dataset: Layout | TryOnLayout) -> None:
         entries = with_poses(dataset, options.detector, options.workers)
         items = [*all_shots(dataset, entries, dataset.training, options.size)]
     else:
-        pairs = filter(can_train, dataset.training)
-        items = [FramedPair(pair, frame_of(pair, options.size)) for pair in pairs]
+        config = DataConfig(dataset.kind, options.where[-1], size=options.size)  # type: ignore[arg-type]
+        items = open_tryon(config, 0).items
     if not items:
         raise UserError(f"{dataset.root}: nothing to encode; scd data check says why")
 

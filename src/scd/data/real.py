@@ -177,7 +177,12 @@ def open_real(
             dataset = RealPictures(shots, length, data.targets, **options)
     except UserError as error:
         raise UserError(f"{data.root}: {error}") from None
-    if dataset.left_out:
-        some = ", ".join(dataset.left_out[:5]) + (" ..." if len(dataset.left_out) > 5 else "")
-        log.warning("%s: %d too short, left out: %s", data.root, len(dataset.left_out), some)
+    _tell(data.root, "cannot be used, passed over", [clip for clip in clips if entries[clip].error])
+    _tell(data.root, "too short, left out", dataset.left_out)
     return dataset
+
+
+def _tell(root: str, what: str, names: Sequence[str]) -> None:
+    if names:
+        some = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        log.warning("%s: %d %s: %s", root, len(names), what, some)

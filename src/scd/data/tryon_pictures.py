@@ -42,10 +42,22 @@ class TryOnPictures:
         self.pairs = [pair for pair in pairs if can_train(pair)]
         if not self.pairs:
             raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")
+        self._require_heads(size)
         self.frames = [frame_of(pair, size) for pair in self.pairs]
         self.items = [FramedPair(*both) for both in zip(self.pairs, self.frames, strict=True)]
         self.blocks = Blocks(self.frames, group, seed)
         self.unreadable = Unreadable([pair.name for pair in self.pairs])
+
+    def _require_heads(self, size: int | tuple[int, int]) -> None:
+        """Leave out pairs whose picture has no size that can be read. Raises UserError when they are many."""
+        unreadable, readable = Unreadable([pair.name for pair in self.pairs]), []
+        for number, pair in enumerate(self.pairs):
+            try:
+                frame_of(pair, size)
+                readable.append(pair)
+            except UserError as error:
+                unreadable.note(number, error)
+        self.pairs = readable
 
     def __len__(self) -> int:
         return self.length
