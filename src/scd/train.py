@@ -18,12 +18,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, ProjectConfiguration, is_tensorboard_available
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    LoggerType,
+    ProjectConfiguration,
+    is_tensorboard_available,
+)
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records
+from scd.backbones.motion import has_motion
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
 from scd.data.real import RealPictures, open_real
@@ -73,7 +79,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     Raises UserError when the folder holds a run with other settings, or a loss is not a number.
     """
     processes(pipe.device)
+    # Pictures never enter temporal layers; several processes would wait for their gradients
+    silent = has_motion(pipe.unet) and config.data.frames == 1
     accelerator = Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=silent)],
         mixed_precision=resolve_precision(config.precision, pipe.device),
         gradient_accumulation_steps=config.accumulation,
         log_with=_trackers(config.tracker),

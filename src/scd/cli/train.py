@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scd.cli.data import ready
 from scd.cli.options import Train
-from scd.cli.terminal import progress
+from scd.cli.terminal import no_bars_of_loading, progress
 
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
 
@@ -38,15 +38,13 @@ def train(options: Train) -> None:
         dry_run(config)
         return
 
-    from diffusers.utils.logging import disable_progress_bar
-
     from scd import overfit
     from scd.checkpoint import checkpoints
     from scd.model import resolve_device, start
     from scd.train import processes
     from scd.train import train as run_training
 
-    disable_progress_bar()
+    no_bars_of_loading()
     run = options.run_folder or Path("run") / config.name
     device = resolve_device(options.device)
     state = processes(device)
