@@ -16,14 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_pipeline
+from conftest import make_picture, make_pipeline, make_pose
+from diffusers import LCMScheduler
 from safetensors.torch import load_file
 from test_clips import make_motion_pipeline
 
-from scd import checkpoint, records, train
+from scd import SCDPipeline, checkpoint, records, train
 from scd.config import PRESETS, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import load
+from scd.overfit import fixed_loss
+from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
 OPTIONS = ("world-tiny", "--data.workers", 1, "--log-every", 2, "--save-every", 3, "--sample-pictures", 0,
@@ -229,11 +232,12 @@ def test_export_writes_what_was_learnt_and_a_card(scd, tiny, tmp_path):
     for fact in (
         "| data | drawn people (`scd.world`, version 1) |", "| steps | 2 |", "| targets | 8 |",
         "| what learnt | all |",
-        "| licence of the data | not said |", "| started from | `model` |",
+        "| licence of the data | not said |", f"| started from | `{tiny.parent.name}` |",
         f"| masked_psnr | {row['masked_psnr']:.4g} |", '"name": "world-tiny"',
     ):  # fmt: skip
         assert fact in card
-    assert str(tmp_path) not in card.split("## Settings")[0], "nobody's folders"
+    assert str(tmp_path) not in card, "nobody's folders"
+    assert str(tiny) not in card
     again = scd("export", run, out)
     assert again[0] == 2
     assert "exists already" in again[2]
@@ -242,7 +246,10 @@ def test_export_writes_what_was_learnt_and_a_card(scd, tiny, tmp_path):
         run / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     ).stat().st_size
     assert "only runs with --learn lora do" in scd("export", run, tmp_path / "lora", "--lora")[2]
-    assert "is what is exported" in scd("export", run, run / "model", "--force")[2]
+    for place in (run / "model", run, run.parent):
+        assert "is what is read, or holds it" in scd("export", run, place, "--force")[2]
+    (tmp_path / "mail").mkdir()
+    assert "is no model that could be replaced" in scd("export", run, tmp_path / "mail", "--force")[2]
     assert "no run of `scd train`" in scd("export", tiny, tmp_path / "x")[2]
 
 
@@ -258,7 +265,54 @@ def test_export_of_a_lora_is_one_that_loads(scd, tiny, tmp_path):
     options = ["--learn", "lora", "--lora-rank", 4, "--sample-pictures", 0, "--data.workers", 0, "--steps", 2]
     assert scd("train", "world-tiny", "--run", run, "--init", tiny, "--tracker", "none", *options)[0] == 0
     assert scd("export", run, out, "--lora")[0] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["README.md", "lora.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "lora.safetensors", "pose_encoder", "scheduler"
+    ]  # fmt: skip
     assert "| what learnt | lora, rank 4 |" in (out / "README.md").read_text()
-    pipe = load(tiny, "cpu", "float32")
+    whole = load(run / "model", "cpu", "float32")
+    pipe = SCDPipeline.from_pipe(
+        load(tiny, "cpu", "float32"),
+        pose_encoder=PoseEncoder.from_pretrained(out / "pose_encoder"),
+        scheduler=LCMScheduler.from_pretrained(out / "scheduler"),
+    )
     pipe.load_lora_weights(out / "lora.safetensors")
+
+    def paint(pipe):
+        reference = pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0))
+        generator = torch.Generator().manual_seed(0)
+        return pipe(
+            reference, make_pose(1), num_inference_steps=2, generator=generator, output_type="np"
+        ).images
+
+    assert np.allclose(paint(pipe), paint(whole), atol=1e-4)
+    assert not np.allclose(paint(load(tiny, "cpu", "float32")), paint(whole), atol=1e-4)
+
+
+def test_a_lora_run_that_is_repeated_keeps_its_model(scd, tiny, tmp_path):
+    """The sum in model/ is written anew only by training."""
+    options = ["--learn", "lora", "--lora-rank", 4, "--sample-pictures", 0, "--data.workers", 0, "--steps", 2]
+    command = ["train", "world-tiny", "--run", tmp_path, "--init", tiny, "--tracker", "none", *options]
+    assert scd(*command)[0] == 0
+    learnt = load(tmp_path / "model", "cpu", "float32").stamp
+    assert "has its 2 steps already" in scd(*command)[2]
+    assert load(tmp_path / "model", "cpu", "float32").stamp == learnt
+
+
+def test_the_verdict_is_about_all_of_them(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "scd.overfit.step_loss", lambda t, p, batch, g, c: seen.append(batch) or torch.ones(())
+    )
+    config = replace(PRESETS["world-tiny"], overfit=5)
+    fixed_loss(config, make_motion_pipeline())
+    people = {batch.targets[g, 0].numpy().tobytes() for batch in seen for g in range(2)}
+    assert len(people) >= 5, "not one group again and again"
+
+
+@pytest.mark.parametrize(
+    "chances", ["--data.tasks 1 1 0", "--data.references 0.5 0.4", "--data.tasks 2 -1 0"]
+)
+def test_chances_sum_to_one(scd, chances):
+    code, _, err = scd("train", "world-tiny", *chances.split())
+    assert code == 2
+    assert err.endswith("chances have to sum to 1\n")

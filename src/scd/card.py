@@ -7,18 +7,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scd import __version__, checkpoint
-from scd.config import TrainConfig, load_config, to_json
+from scd import __version__, records
+from scd.config import TrainConfig, load_config, replace, to_json
 from scd.learning import LORA_FILE
+from scd.types import UserError
 
+LORA_USE = """With `base`, a pipeline with the weights that it started from:
+
+```python
+pipe = scd.SCDPipeline.from_pipe(
+    base,
+    pose_encoder=scd.PoseEncoder.from_pretrained("{name}/pose_encoder"),  # learnt beside the LoRA
+    scheduler=diffusers.{scheduler}.from_pretrained("{name}/scheduler"),
+)
+pipe.load_lora_weights("{name}/{file}")
+```"""
 UNSAID = "not said"  # a licence that nobody gave: to be filled in before anything is published
 
 
 def model_card(run: Path, name: str, license: str = "", data_license: str = "", lora: bool = False) -> str:
     """Markdown with the front matter that the Hugging Face hub reads. Raises UserError for a damaged run."""
     config = load_config(run / "config.json")
-    state = json.loads((checkpoint.checkpoints(run)[-1] / "state.json").read_text())
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    try:
+        state = json.loads((run / "model.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{run}: nothing is learnt yet (no model.json beside model/); let it train on"
+        ) from error
+    rows = [row for row in records.read(run) if row["step"] <= state["step"]]
     front = [
         "library_name: diffusers",
         "tags:",
@@ -36,7 +52,7 @@ def model_card(run: Path, name: str, license: str = "", data_license: str = "", 
         "size": f"{config.data.size} pixels"
         + (f", {config.data.frames} frames" if config.data.frames > 1 else ""),
         "steps": f"{state['step']:,}",
-        "targets": f"{_targets(rows):,}",
+        "targets": f"{state['targets']:,}",
         "hours": f"{state['seconds'] / 3600:.2f}",
         "licence of the weights": license or UNSAID,
         "licence of the data": data_license or UNSAID,
@@ -44,7 +60,8 @@ def model_card(run: Path, name: str, license: str = "", data_license: str = "", 
     call = f'scd.SCDPipeline.from_pretrained("{name}")'
     use = f"`scd animate PHOTO DRIVING.mp4 --model {name}`, or `{call}`."
     if lora:
-        use = f'`pipe.load_lora_weights("{name}/{LORA_FILE}")`, on the weights that it started from.'
+        scheduler = json.loads((run / "model/scheduler/scheduler_config.json").read_text())["_class_name"]
+        use = LORA_USE.format(name=name, file=LORA_FILE, scheduler=scheduler)
     parts = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {name}",
@@ -54,7 +71,7 @@ def model_card(run: Path, name: str, license: str = "", data_license: str = "", 
         "## Held-out measures of the run",
         _table(_measures(rows)) if _measures(rows) else "None were taken (`--sample-pictures 0`).",
         "## Settings",
-        f"```json\n{to_json(config)}\n```",
+        f"```json\n{to_json(_without_places(config))}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -68,13 +85,19 @@ def _data(config: TrainConfig) -> str:
     return f"{config.data.kind}, `{_last(config.data.root)}`"
 
 
+def _without_places(config: TrainConfig) -> TrainConfig:
+    """The settings with folders' names alone."""
+    data = replace(config.data, root=_last(config.data.root), latents=_last(config.data.latents))
+    names = {key: _last(getattr(config, key)) for key in ("init", "image_encoder", "motion_adapter")}
+    return replace(config, data=data, **names)
+
+
 def _last(path: str) -> str:
-    """A hub id as it is, of a folder its name."""
-    return path if path.count("/") == 1 and not Path(path).exists() else Path(path).name or path
-
-
-def _targets(rows: list[dict[str, Any]]) -> int:
-    return max((row["targets"] for row in rows if "targets" in row), default=0)
+    """A hub id as it is, of a folder its name; of a run's model/ the run's."""
+    if path.count("/") == 1 and not Path(path).exists() and not path.endswith("/model"):
+        return path
+    place = Path(path)
+    return place.parent.name if place.name == "model" and place.parent.name else place.name
 
 
 def _measures(rows: list[dict[str, Any]]) -> dict[str, str]:

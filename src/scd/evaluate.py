@@ -19,7 +19,7 @@ from scd.media import contact_sheet, write_image
 from scd.metrics.image import detail, psnr, ssim
 from scd.metrics.person import pck
 from scd.pose.draw import draw_pose
-from scd.types import Pose
+from scd.types import Pose, UserError
 
 BATCH = 16  # pictures in one call: memory, not results, depends on it
 
@@ -72,7 +72,10 @@ def in_batches(
     for start in range(0, num, BATCH):
         part = slice(start, min(start + BATCH, num))
         generators = [torch.Generator().manual_seed(seed + i) for i in range(part.start, part.stop)]
-        pictures += list(np.rint(call(part, generators) * 255).astype(np.uint8))
+        painted = call(part, generators)
+        if not np.isfinite(painted).all():
+            raise UserError("the model painted what is no number: use --dtype float32 or bfloat16")
+        pictures += list(np.rint(painted * 255).astype(np.uint8))
         if progress is not None:
             progress(len(generators))
     return pictures

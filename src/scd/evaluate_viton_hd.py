@@ -149,6 +149,8 @@ def paint_pairs(
         ).images  # fmt: skip
         with torch.no_grad():
             pictures = output if paste_back else pipe.decode_output(output, False, "np")
+        if not np.isfinite(pictures).all():
+            raise UserError("the model painted what is no number: use --dtype float32 or bfloat16")
         for (_, subject), picture in zip(read, pictures, strict=True):
             yield subject, np.rint(picture * 255).astype(np.uint8)
 

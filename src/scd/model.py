@@ -76,6 +76,7 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
             # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
             if folder.exists() and config.learn != "lora":
                 return load(folder, "cpu", "float32")
+            writes = writes and not (folder.exists() and checkpoints(run))
         elif checkpoints(run):
             raise UserError(
                 f"{run}: holds a run with other settings (config.json); "

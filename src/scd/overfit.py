@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from scd import train
+from scd.checkpoint import checkpoints
 from scd.config import TrainConfig
 from scd.data.collate import collate
 from scd.step import Trainee, step_loss
@@ -23,7 +24,8 @@ NUM_DRAWS = 8  # of noise and timesteps, for each batch of the N people
 
 def fixed_loss(config: TrainConfig, pipe: Any) -> float:
     """The loss over the N people with noise that is the same whenever this is asked. Nothing learns."""
-    config = replace(config, drop_reference=0.0, data=replace(config.data, latents=""))
+    # reuse: the world shows one person to several steps in a row; here all N come
+    config = replace(config, drop_reference=0.0, data=replace(config.data, latents="", reuse=1))
     batches = -(-config.overfit // config.data.groups)
     dataset: Any = train.make_dataset(config, batches * config.data.groups)
     trainee, losses = Trainee(pipe).eval(), []
@@ -40,7 +42,7 @@ def fixed_loss(config: TrainConfig, pipe: Any) -> float:
 def remember(config: TrainConfig, run: Path, pipe: Any) -> None:
     """Before the first step: measure, and keep the number in RUN/overfit.json for a run that resumes."""
     path = run / "overfit.json"
-    if not path.exists():
+    if not (path.exists() and checkpoints(run)):
         _write(path, {"before": fixed_loss(config, pipe)})
 
 

@@ -54,11 +54,27 @@ def cut(run: Path, step: int) -> None:
     path = run / "log.jsonl"
     if not path.exists():
         return
-    whole = [line for line in path.read_text(errors="replace").splitlines() if line.endswith("}")]
-    kept = [line for line in whole if json.loads(line)["step"] <= step]
+    kept = [row for row in read(run) if row["step"] <= step]
     temporary = path.with_name("log.jsonl.tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
+    temporary.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
     os.replace(temporary, path)
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """The whole rows of `log.jsonl`. Raises UserError for a damaged file."""
+    path = run / "log.jsonl"
+    try:
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); remove the line that is no JSON") from error
+
+
+def describe(run: Path, step: int, targets: int, seconds: float) -> None:
+    """Write down what `model/` has learnt from, which checkpoints are ahead of: RUN/model.json."""
+    temporary = run / "model.json.tmp"
+    temporary.write_text(json.dumps({"step": step, "targets": targets, "seconds": seconds}))
+    os.replace(temporary, run / "model.json")
 
 
 def broken(run: Path, name: str, batches: list[Batch], **about: Any) -> UserError:

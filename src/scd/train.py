@@ -122,6 +122,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
         done, tally = meta.get("batches", step * config.accumulation), Tally(**meta.get("tally", {}))
+        if not writes:
+            tally = Tally(tally.losses)  # the first process has everybody's
     if writes:
         records.cut(run, step)
     turn = config.accumulation * num_processes  # batches in an optimizer step
@@ -133,9 +135,21 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
     loader = _loader(dataset, config, Turns(done, stop, config.data.groups, rank, num_processes))
     wrapped, optimizer = accelerator.prepare(trainee, optimizer)
-    accelerator.init_trackers(run.name)
+    accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else run.name)
+
+    def share() -> None:
+        """Bring what all processes counted to the first one."""
+        if num_processes > 1:
+            counts = torch.tensor([tally.sums, tally.weights], device=accelerator.device)
+            sums, weights = cast(Tensor, accelerator.reduce(counts)).tolist()
+            tally.sums, tally.weights = (sums, weights) if writes else (Tally().sums, Tally().weights)
+
+    def export() -> None:
+        learning.export(pipe, run)
+        records.describe(run, step, done * targets, seen + time.monotonic() - began)
 
     def save() -> None:
+        share()
         if not writes:
             return
         meta = {
@@ -178,9 +192,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             progress(step, total)
         if step % config.log_every == 0 or step == config.steps:
             now = time.monotonic()
-            if num_processes > 1:
-                counts = torch.tensor([tally.sums, tally.weights], device=accelerator.device)
-                tally.sums, tally.weights = cast(Tensor, accelerator.reduce(counts)).tolist()
+            share()
             row = {
                 "step": step,
                 "targets": done * targets,
@@ -199,7 +211,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
                 ema.store(averaged)
                 ema.copy_to(averaged)
                 trainee.eval()
-                learning.export(pipe, run)
+                export()
                 write({"step": step, **_sample(pipe, run, step, config)})
                 trainee.train()
                 ema.restore(averaged)
@@ -207,7 +219,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     ema.copy_to(averaged)
     trainee.eval()
     if writes:
-        learning.export(pipe, run)
+        export()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return pipe

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scd.cli.fields import File, Flag, Verbose
-from scd.types import UserError
+from scd.cli.fields import File, Flag, Verbose, claim
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,7 @@ class Convert:
 
 def convert(options: Convert) -> None:
     """Run the verb and print the folder's name. UserError: what is missing, damaged or another network's."""
-    if options.out.exists() and not options.force:
-        raise UserError(f"{options.out} exists already: choose another name, or --force to replace it")
-    if options.out.resolve() == options.folder.resolve():
-        raise UserError(f"{options.out} is what is converted: choose another name")
+    claim(options.out, options.folder, options.force)
     from scd import animate_anyone, checkpoint
     from scd.cli.terminal import no_bars_of_loading, progress
     from scd.model import resolve_dtype

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scd.cli.fields import Flag, Verbose
+from scd.cli.fields import Flag, Verbose, claim
 from scd.types import UserError
 
 
@@ -18,7 +18,8 @@ class Export:
     """Write what a run learnt as a folder to publish: weights in diffusers' layout, and a model card.
 
     The card says what it was trained from and on, its settings, the newest held-out measures of the run, and
-    whose licences apply. With --lora: the LoRA alone, for models that have its base.
+    whose licences apply. With --lora: the LoRA, with the pose encoder that learnt beside it and the
+    schedule, for those who have its base.
     """
 
     run_folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
@@ -32,7 +33,7 @@ class Export:
     data_license: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
     """What the training data allows."""
     lora: Flag = False
-    """The LoRA alone."""
+    """The LoRA, pose encoder and schedule alone."""
     force: Flag = False
     """Replace OUT."""
     verbose: Verbose = False
@@ -45,10 +46,7 @@ class Export:
 def export(options: Export) -> None:
     """Run the verb and print the folder's name. Raises UserError: no run, nothing learnt yet, OUT exists."""
     run, out = options.run_folder, options.out
-    if out.exists() and not options.force:
-        raise UserError(f"{out} exists already: choose another name, or --force to replace it")
-    if out.resolve() in (run.resolve(), (run / "model").resolve()):
-        raise UserError(f"{out} is what is exported: choose another name")
+    claim(out, run, options.force)
     if not (run / "config.json").is_file():
         raise UserError(f"{run}: no run of `scd train` (no config.json); give the folder that --run named")
     from scd import checkpoint, learning
@@ -56,18 +54,18 @@ def export(options: Export) -> None:
     from scd.cli.terminal import no_bars_of_loading, progress
     from scd.model import load, resolve_dtype
 
-    if not checkpoint.checkpoints(run):
-        raise UserError(f"{run}: nothing is learnt yet (no checkpoint); let it train on")
     if options.lora and not (run / learning.LORA_FILE).is_file():
         raise UserError(f"{run}: holds no LoRA; only runs with --learn lora do")
     card = model_card(run, out.name, options.license, options.data_license, options.lora)
     no_bars_of_loading()
     with progress("writing", None):
+        pipe = load(run / "model", "cpu", "float32")
         if options.lora:
             with checkpoint.whole(out) as folder:
                 shutil.copy2(run / learning.LORA_FILE, folder)
+                pipe.pose_encoder.save_pretrained(folder / "pose_encoder")
+                pipe.scheduler.save_pretrained(folder / "scheduler")
                 (folder / "README.md").write_text(card)
         else:
-            pipe = load(run / "model", "cpu", "float32")
             checkpoint.export(pipe, out, resolve_dtype(options.dtype, pipe.device), card)
     print(out)

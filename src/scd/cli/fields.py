@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
 
+from scd.types import UserError
+
 # None stands for "not said": the default is then the model's own, or what `--like` recorded.
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 Verbose = Annotated[bool, FlagCreatePairsOff, arg(aliases=["-v"], help_behavior_hint="")]
@@ -46,3 +48,16 @@ class ModelOptions:
     """Of the initial noise. Default: 0."""
     size: Number = None
     """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
+
+
+def claim(out: Path, source: Path, force: bool) -> None:
+    """Make sure that a folder may be written to `out`, which replaces what is there. Raises UserError where
+    it holds the source, or anything but a model."""
+    if source.resolve().is_relative_to(out.resolve()) or out.resolve() == (source / "model").resolve():
+        raise UserError(f"{out} is what is read, or holds it: choose another name")
+    if not out.exists():
+        return
+    if not force:
+        raise UserError(f"{out} exists already: choose another name, or --force to replace it")
+    if not any((out / name).exists() for name in ("model_index.json", "lora.safetensors")):
+        raise UserError(f"{out} is no model that could be replaced: choose another name")

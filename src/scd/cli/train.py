@@ -29,6 +29,12 @@ def train(options: Train) -> None:
     ):
         if value < least:
             raise UserError(f"--{name} {value}: {least} at least")
+    for name in ("tasks", "references", "garments"):
+        chances = getattr(config.data, name)
+        if abs(sum(chances) - 1) > 1e-6 or min(chances) < 0:
+            raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
+    if config.data.frames > 1 and config.data.tasks[0] != 1:
+        raise UserError("--data.tasks: clips show people as they are; leave it out with --data.frames")
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
     config = replace(config, data=ready(config.data, look=not options.dry_run))
