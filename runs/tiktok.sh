@@ -11,14 +11,14 @@ cd "$(dirname "$0")/.."
 sd15=${2:?a folder of Stable Diffusion 1.5} clip=${3:?a folder of CLIP ViT-L/14}
 motion=${4:?a folder of a motion adapter} run=run/tiktok scd=.venv/bin/scd
 
-$scd data prepare "$data" --kind tiktok
-$scd data preview "$data" --kind tiktok -o $run/preview.png --force
+$scd data prepare tiktok "$data" -o $run/data.jsonl
+$scd data preview $run/data.jsonl -o $run/preview.png --force
 
 # Stage 1: pictures. A stage 2 that has begun means that stage 1 is done.
 [ -d $run/stage2 ] ||
-    $scd train tiktok-stage1 --data.root "$data" --data.latents $run/latents \
+    $scd train tiktok-stage1 --data $run/data.jsonl --data.latents $run/latents \
         --init "$sd15" --image-encoder "$clip" --run $run/stage1
 
 # Stage 2: clips, temporal layers alone
-$scd train tiktok-stage2 --data.root "$data" --data.latents $run/latents \
+$scd train tiktok-stage2 --data $run/data.jsonl --data.latents $run/latents \
     --init $run/stage1/model --motion-adapter "$motion" --run $run/stage2

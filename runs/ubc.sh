@@ -11,14 +11,14 @@ cd "$(dirname "$0")/.."
 sd15=${2:?a folder of Stable Diffusion 1.5} clip=${3:?a folder of CLIP ViT-L/14}
 motion=${4:?a folder of a motion adapter} run=run/ubc scd=.venv/bin/scd
 
-$scd data prepare "$data" --kind ubc
-$scd data preview "$data" --kind ubc -o $run/preview.png --force
+$scd data prepare ubc "$data" -o $run/data.jsonl
+$scd data preview $run/data.jsonl -o $run/preview.png --force
 
 # Stage 1: pictures. A stage 2 that has begun means that stage 1 is done.
 [ -d $run/stage2 ] ||
-    $scd train ubc-stage1 --data.root "$data" --data.latents $run/latents \
+    $scd train ubc-stage1 --data $run/data.jsonl --data.latents $run/latents \
         --init "$sd15" --image-encoder "$clip" --run $run/stage1
 
 # Stage 2: clips, temporal layers alone
-$scd train ubc-stage2 --data.root "$data" --data.latents $run/latents \
+$scd train ubc-stage2 --data $run/data.jsonl --data.latents $run/latents \
     --init $run/stage1/model --motion-adapter "$motion" --run $run/stage2

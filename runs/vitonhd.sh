@@ -19,14 +19,14 @@ kind=${KIND:-vitonhd} size=${SIZE:-512x384} scd=.venv/bin/scd
 case $size in 512x384) area=448 ;; 1024x768) area=896 ;; *) echo "SIZE=$size: 512x384 or 1024x768" >&2; exit 2 ;; esac
 run=run/$kind-$size
 
-$scd data check "$data" --kind $kind --size $area
-$scd data preview "$data" --kind $kind --size $area -o $run/preview.png --force
+$scd data prepare $kind "$data" -o $run/data.jsonl --size $area
+$scd data preview $run/data.jsonl --size $area -o $run/preview.png --force
 
 [ -f $run/trained ] ||
-    $scd train $kind --data.root "$data" --data.size $area --init "$sd15" --image-encoder "$clip" --run $run "$@"
+    $scd train $kind --data $run/data.jsonl --data.size $area --init "$sd15" --image-encoder "$clip" --run $run "$@"
 touch $run/trained
 
 # 2,032 test pairs of VITON-HD each; SSIM and PSNR, and with weights LPIPS, FID and KID (docs/evaluation.md)
 for setting in paired unpaired; do
-    $scd evaluate $kind "$data" --model $run/model --size $size --$setting --out $run/$setting --force
+    $scd evaluate $kind $run/data.jsonl --model $run/model --size $size --$setting --out $run/$setting --force
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
         log.warning("%s: no held-out clip is long enough; the sheet shows training's", config.data.root)
     if config.data.frames > 1:
         return _clips(pipe, path, dataset, config.sample_pictures)
-    pairs = [_pair(dataset, number) for number in range(config.sample_pictures)]
+    pairs = _readable(lambda number: _pair(dataset, number), config.sample_pictures)
     results: list[Any] = [None] * len(pairs)
     for size in sorted({pair.target.shape for pair in pairs}):  # one call paints one size
         numbers = [i for i, pair in enumerate(pairs) if pair.target.shape == size]
@@ -63,7 +64,7 @@ def sample_pairs(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]
         log.warning("%s: no paired test pair can be used; the sheet shows training's", config.data.root)
     numbers = [i % len(dataset.pairs) for i in range(config.sample_pictures)]
     size = dataset.frames[numbers[0]]  # one sheet has one size
-    fittings = [read_fitting(dataset.pairs[i], size) for i in numbers]
+    fittings = _readable(lambda i: read_fitting(dataset.pairs[numbers[i]], size), len(numbers))
     trials = [
         Trial(f.person, f.pose, f.region, (f.garment,), f.person, f.region) for f in fittings
     ]  # paired: the truth is the person as it is
@@ -76,7 +77,7 @@ def sample_pairs(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]
 
 
 def _clips(pipe: Any, path: Path, dataset: RealPictures, num: int) -> dict[str, float]:
-    cases = [_case(dataset, number) for number in range(num)]
+    cases = _readable(lambda number: _case(dataset, number), num)
     painted = [paint_clip(pipe, case, case.poses) for case in cases]
     write_image(path, clip_sheet(cases, painted), force=True)
     together = list(zip(painted, cases, strict=True))
@@ -85,6 +86,21 @@ def _clips(pipe: Any, path: Path, dataset: RealPictures, num: int) -> dict[str, 
         "psnr": _mean(psnr(y, x) for y, x in frames),
         "jitter": _mean(jitter(y, case.frames, case.masks) for y, case in together),
     }
+
+
+def _readable(read: Callable[[int], Any], num: int) -> list[Any]:
+    """Those of `num` cases that can be read: a broken file ends no run. Raises UserError when none can."""
+    cases, errors = [], []
+    for number in range(num):
+        try:
+            cases.append(read(number))
+        except UserError as error:
+            errors.append(error)
+    if errors and not cases:
+        raise errors[0]
+    if errors:
+        log.warning("%d of %d held-out cases are left out: %s", len(errors), num, errors[0])
+    return cases
 
 
 def _chosen(dataset: RealPictures, number: int) -> tuple[Shot, int, list[int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from scd import media
 from scd.cli.data_options import Data
 from scd.cli.job import require_free
-from scd.cli.terminal import json_line, progress, table
+from scd.cli.terminal import json_line, no_bars_of_loading, progress, table
 from scd.config import DataConfig
 from scd.data.check import STAGE_1, Report, check, preview
 from scd.data.find import KINDS, find_dataset, kind_of
@@ -159,6 +159,7 @@ def _encode(options: Data, dataset: Layout | TryOnLayout) -> None:
     from scd.latents import keep_latents
     from scd.model import load_init, resolve_device
 
+    no_bars_of_loading()
     with progress("loading the model", None):
         pipe = load_init(TrainConfig(init=options.init, image_encoder=options.image_encoder))
         pipe.to(resolve_device(options.device))

@@ -32,16 +32,17 @@ def time_samples(
 
     first: Sample = dataset[0]  # opens files, loads libraries
     dataset.read, pictures = timed, 0
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     for index in range(num):
         sample = dataset[index]
         pictures += len(sample.references) + len(sample.targets)
         tell()
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
     dataset.read = read
     figures = {
         "samples": num, "pictures": pictures, "size": list(first.target_drawings.shape[1:3]),
         "read_ms": 1000 * spent[0] / num, "draw_ms": 1000 * (seconds - spent[0]) / num,
+        "cpu_ms": 1000 * worked / num,  # of all cores: what else a busy machine does is not in it
         "samples_per_second": num / seconds, "pictures_per_second": pictures / seconds,
         "workers": workers, "samples_per_second_with_workers": None,
     }  # fmt: skip
