@@ -8,6 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 MEDIAPIPE := mediapipe==0.10.21
+# One thread each: two processes of two threads wait for one another on two cores, up to ten times as long
 WORKERS ?= -n 2 --dist worksteal
 
 VENV := .venv
@@ -48,10 +49,10 @@ demo: env
 	$(BIN)/scd demo
 
 test: env
-	$(BIN)/python -m pytest $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 test-all: env
-	$(BIN)/python -m pytest $(WORKERS) -m ''
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) -m ''
 
 lint: env
 	$(BIN)/ruff check .
