@@ -298,6 +298,24 @@ def test_a_lora_run_that_is_repeated_keeps_its_model(scd, tiny, tmp_path):
     assert load(tmp_path / "model", "cpu", "float32").stamp == learnt
 
 
+def test_a_kill_before_the_model_is_written_is_made_good(scd, tiny, tmp_path, monkeypatch):
+    options = ["--sample-pictures", 0, "--data.workers", 0, "--steps", 2, "--tracker", "none"]
+    command = ["train", "world-tiny", "--init", tiny, *options, "--run"]
+    assert scd(*command, tmp_path / "whole")[0] == 0
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scd.learning.export", killed)
+        assert scd(*command, tmp_path / "cut")[0] == 130
+    learnt, begun = (load(tmp_path / name / "model", "cpu", "float32").stamp for name in ("whole", "cut"))
+    assert begun != learnt
+    assert scd(*command, tmp_path / "cut")[:2] == (0, f"{tmp_path}/cut/model\n")
+    assert load(tmp_path / "cut/model", "cpu", "float32").stamp == learnt
+    assert "has its 2 steps already" in scd(*command, tmp_path / "cut")[2]
+
+
 def test_the_verdict_is_about_all_of_them(monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -77,6 +77,14 @@ def describe(run: Path, step: int, targets: int, seconds: float) -> None:
     os.replace(temporary, run / "model.json")
 
 
+def learnt(run: Path) -> int:
+    """Steps that `model/` has learnt from, 0 where nothing says it."""
+    try:
+        return json.loads((run / "model.json").read_text())["step"]
+    except FileNotFoundError:
+        return 0
+
+
 def broken(run: Path, name: str, batches: list[Batch], **about: Any) -> UserError:
     """The error of a step whose loss or gradient is not a number. What it saw is kept in
     RUN/bad-batch-NAME-PART.safetensors, one for each part of the accumulation, `about` in their headers."""

@@ -44,7 +44,7 @@ def train(options: Train) -> None:
         dry_run(config)
         return
 
-    from scd import overfit
+    from scd import overfit, records
     from scd.checkpoint import checkpoints
     from scd.model import resolve_device, start
     from scd.train import processes
@@ -63,7 +63,8 @@ def train(options: Train) -> None:
     if config.overfit and state.is_main_process:
         overfit.remember(config, run, pipe)
     first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
-    if first >= config.steps:
+    # A kill after the last checkpoint leaves an older model, and the same command writes the new one
+    if first >= config.steps and records.learnt(run) >= first:
         raise UserError(f"{run}: has its {first} steps already; give more --steps to go on, or another --run")
     try:
         with progress("training", config.steps) as advance, _stopping_between_steps() as stopped:
