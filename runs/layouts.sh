@@ -7,7 +7,7 @@
 # Running it again goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${1:-run/layouts} scd=.venv/bin/scd size=128
+out=${1:-run/layouts} scd=.venv/bin/scd size=${SIZE:-64}
 shift || true
 layouts=${*:-tiktok ubc vitonhd dresscode}
 
@@ -22,9 +22,9 @@ for layout in $layouts; do
 
     [ -d "$out/$layout/model" ] ||
         $scd train world-pictures --data "$manifest" --data.latents "$out/$layout/latents" --init embedded --run "$run" \
-            --data.no-augment --data.groups 2 --data.targets 2 --lr 1e-4 --steps 2 --sample-pictures 2
+            --data.size $size --data.no-augment --data.groups 2 --data.targets 2 --lr 1e-4 --steps 2 --sample-pictures 2
     case $layout in
-    vitonhd | dresscode) $scd evaluate "$layout" "$manifest" --model "$run/model" --size 128x128 --unpaired --limit 2 ;;
+    vitonhd | dresscode) $scd evaluate "$layout" "$manifest" --model "$run/model" --size ${size}x$size --unpaired --limit 2 ;;
     *) $scd evaluate world --num 2 --model "$run/model" ;;
     esac
     $scd export "$run" "$out/$layout/model" --force

@@ -27,6 +27,7 @@ from scd.data.real import open_real
 from scd.data.tryon import find_pairs
 from scd.data.tryon_pictures import open_tryon
 from scd.data.tryon_prepare import prepare_pairs
+from scd.data.workers import each
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
@@ -195,7 +196,7 @@ def test_a_layout_that_is_another_says_which_it_looks_like(clips, viton, dress_c
     assert (code, "empty: holds neither videos" in err) == (2, True)
 
 
-def test_prepare_resumes_after_a_kill(tmp_path, no_detector):
+def test_prepare_resumes_after_a_kill(tmp_path, scd):
     """Killed with two processes at work, it leaves whole files and no process; the same command does the
     rest, and ends where an undisturbed one does."""
     for seed in range(1, 5):
@@ -217,7 +218,7 @@ def test_prepare_resumes_after_a_kill(tmp_path, no_detector):
     assert not any(Path(f"/proc/{pid}").exists() for pid in group)
     layout = find_clips(tmp_path / "data")
     kept = {e.poses: layout.poses(e).stat().st_mtime_ns for e in found.values()}
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scd("data", "prepare", tmp_path / "data")
     entries = read_manifest(manifest)
     assert all(entry.poses for entry in entries.values())
     assert {name: layout.poses(e).stat().st_mtime_ns for e in entries.values() for name in [e.poses]
@@ -229,6 +230,14 @@ def children(pid):
         return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     except OSError:
         return set()
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    """As the system does it when memory is short."""
+    text = "a worker process was ended from outside, .* the same command with fewer --workers goes on"
+    with pytest.raises(UserError, match=text):
+        list(each(os._exit, [(1,), (1,)], 2))
+    assert list(each(divmod, [(7, 2), (9, 4)], 1)) == [(0, (3, 1)), (1, (2, 1))]
 
 
 # ---- pairs ----
@@ -256,6 +265,20 @@ def test_a_manifest_of_pairs_gives_the_samples_of_the_folder(kind, request, tmp_
     row = read_rows(manifest)[1][0][1]
     assert (manifest.parent / row["person"]).is_file()
     assert (row["split"], row["paired"], row["size"]) == ("train", True, list(SIZE))
+
+
+def test_pictures_that_changed_after_preparing_are_read_as_they_are(viton, tmp_path, no_detector):
+    root = Path(shutil.copytree(viton, tmp_path / "viton"))
+    manifest = tmp_path / "mine.jsonl"
+    prepare_pairs(find_pairs(root), manifest)
+    for path in (find_pairs(root).training[0].person, find_pairs(root).training[0].region):
+        media.write_image(path, np.ascontiguousarray(media.read_image(path)[:60]), force=True)
+    config = DataConfig(kind="vitonhd", root=str(root), size=64)
+    folder, listed = open_tryon(config, 9), open_tryon(replace(config, root=str(manifest)), 9)
+    assert len(set(folder.frames)) == 2
+    assert folder.frames == listed.frames
+    assert all(same(folder[i], listed[i]) for i in range(9))
+    assert [item.key for item in folder.items] == [item.key for item in listed.items]
 
 
 class Eyes:

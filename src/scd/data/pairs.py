@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,18 @@ class TryOnPair:
     error: str = ""  # why the pair cannot be used
     others: str = ""  # the line's fields that are not ours, as JSON
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether its pictures are not those that were looked at, or not there."""
+        now = stamp_of(self.person), stamp_of(self.garment)
+        return not all(now) or now != self.stamp
+
+    def as_it_lies(self) -> TryOnPair:
+        """Without what was found out of other pictures than lie there now."""
+        if not self.is_changed:
+            return self
+        return replace(self, size=(0, 0), garment_size=(0, 0), content=(), stamp=(), error="")
+
 
 @dataclass(frozen=True)
 class TryOnLayout:
@@ -67,6 +79,15 @@ class TryOnLayout:
     def note(self) -> str:
         """On its licence."""
         return "" if (self.root / WORLD_CARD).is_file() else NOTE
+
+
+def stamp_of(path: Path) -> str:
+    """Size and time of the file; "" when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 _PATHS = ("person", "garment", "region", "pose", "truth", "labels")

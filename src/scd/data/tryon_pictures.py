@@ -116,6 +116,7 @@ def usable_pairs(data: DataConfig, held_out: bool = False) -> tuple[TryOnLayout,
     if layout.listed_in:
         named = ((p.person, p.garment, p.region, p.pose) for p in there)
         require_files(layout.listed_in, [path for paths in named for path in paths if path is not None])
+        there = tuple(pair.as_it_lies() for pair in there)
     pairs = [pair for pair in there if can_train(pair)]
     if not pairs:
         why = "none has an agnostic mask or a pose" if there else "no pair has both its pictures"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scd.data.fitting import read_pose, read_region
 from scd.data.manifest import KEPT
-from scd.data.pairs import TryOnLayout, TryOnPair, read_pairs, write_pairs
+from scd.data.pairs import TryOnLayout, TryOnPair, read_pairs, stamp_of, write_pairs
 from scd.data.workers import each
 from scd.media import file_hash, read_image, write_image
 from scd.pose import detect
@@ -97,8 +97,7 @@ def num_pictures(layout: TryOnLayout) -> int:
 
 def _is_fresh(pair: TryOnPair, prepared: bool) -> bool:
     """Whether the pair's files are as they were when they were looked at; `prepared`: for poses, too."""
-    now = _stamp(pair.person), _stamp(pair.garment)
-    if not all(now) or now != pair.stamp:
+    if pair.is_changed:
         return False
     there = [path for path in (pair.pose, pair.region) if path is not None]
     return all(map(os.path.exists, there)) and (not prepared or bool(pair.error) or len(there) == 2)
@@ -151,7 +150,7 @@ def _mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> Tr
 def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: str, root: Path) -> _Facts:
     """Read a garment's picture, or (with its pair) a person's with its pose and mask. Raises UserError when
     what was found cannot be written."""
-    facts = _Facts(_stamp(path))
+    facts = _Facts(stamp_of(path))
     if pair is not None:
         facts = replace(facts, pose=pair.pose, region=pair.region)
     try:
@@ -208,12 +207,3 @@ def _detector(name: str) -> detect.Detector:
 def _in_the_dataset(error: UserError, root: Path) -> str:
     """An error's text with names from the dataset's folder on."""
     return str(error).replace(f"{root}{os.sep}", "")
-
-
-def _stamp(path: Path) -> str:
-    """Size and time of the file; "" when it is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"

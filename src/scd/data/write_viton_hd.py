@@ -52,7 +52,8 @@ def write_viton_hd(
         if advance is not None:
             advance()
     for part, lines in lists.items():
-        (root / f"{part}_pairs.txt").write_text("".join(lines), encoding="utf-8")
+        if lines:
+            (root / f"{part}_pairs.txt").write_text("".join(lines), encoding="utf-8")
 
 
 @dataclass(frozen=True)
