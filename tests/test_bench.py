@@ -39,6 +39,7 @@ def test_a_cache_spares_the_extract_pass(pipe, monkeypatch):
     reference = pipe.encode_reference(*_first(pipe))
     assert result["cache_bytes"] == reference.cache.num_bytes
     assert result["read_again_over_cached"] > 1
+    assert result["read_again_over_cached_cpu"] > 1
     assert result["flops_without"] < result["flops_cached"] < result["flops_anew"] < result["flops_again"]
     assert 2 * result["features_of_all_frames_bytes"] == result["cache_bytes"]  # K and V of one feature
     assert (result["size"], result["num_steps"], result["device"]) == (64, 3, "cpu")

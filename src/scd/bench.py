@@ -2,8 +2,9 @@
 with its features projected anew for every frame and step, as the code of Animate Anyone's family does.
 
 Each round times every kind of step once, one right after the other, and the ratios are medians over rounds:
-what else the machine does meanwhile slows all kinds alike and cancels. Memory is measured before, one kind at
-a time: of the others nothing is held then but the networks.
+what else the machine does meanwhile slows all kinds alike and cancels. Where it works in fits and starts,
+ratios of processor time tell more, best with one thread (OMP_NUM_THREADS=1). Memory is measured before, one
+kind at a time: of the others nothing is held then but the networks.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def bench_pipeline(
     pipe, num_rounds: int = 15, seed: int = 0, progress: Callable[[int], None] | None = None,
     num_frames: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
-    """Milliseconds of one guided step (two rows a frame) of each kind, and their ratios; its floating-point
-    operations, which nothing else that the machine does can change; seconds of a whole picture at the
-    pipeline's settings; bytes of the cache, of what stands in its place where features are projected anew,
-    and peak memory, of each kind of step and of all.
+    """Milliseconds of one guided step (two rows a frame) of each kind, and their ratios, on the CPU those of
+    processor time too; its floating-point operations, which no other load can change; seconds of a whole
+    picture at the pipeline's settings; bytes of the cache, of what stands in its place where features are
+    projected anew, and peak memory, of each kind of step and of all.
 
     Peaks are of tensors on CUDA; on the CPU of the process, its networks and libraries included, which Linux
     alone tells for each kind. None where nobody tells.
@@ -50,6 +51,7 @@ def bench_pipeline(
     for more frames than the model's motion modules can tell apart.
     """
     size, device = pipe.config.default_size, pipe.unet.device
+    on_cpu = device.type == "cpu"
     scene = world.Scene.from_seed(seed)
     first, second = scene.view(0, size=size), scene.view(1, size=size)
     makers = _makers(pipe, first, second, num_frames)
@@ -67,9 +69,12 @@ def bench_pipeline(
 
     made = {name: makers[name]() for name in KINDS}
     times: dict[str, list[float]] = {name: [] for name in KINDS}
+    processor: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(num_rounds):
         for name in KINDS:
+            began = time.process_time()
             times[name].append(_timed(made[name][0], device))
+            processor[name].append(time.process_time() - began)
             advance(1)
     held = {name: num_bytes for name, (_, num_bytes) in made.items()}
     del made
@@ -87,17 +92,15 @@ def bench_pipeline(
     reference = pipe.encode_reference(first.image, first.pose)
     encoding = _timed(lambda: pipe.encode_reference(first.image, first.pose), device)
     pictures = [_timed(picture, device) for _ in range(min(NUM_PICTURES, num_rounds))]
-    none, cached, again, anew = times.values()
     memory, what = _peak_memory(device)
     known = [peak for peak in (memory, *highest, *peaks.values()) if peak is not None]
     return {
-        "step_without_reference_ms": 1000 * statistics.median(none),
-        "step_cached_ms": 1000 * statistics.median(cached),
-        "step_read_again_ms": 1000 * statistics.median(again),
-        "step_projected_anew_ms": 1000 * statistics.median(anew),
-        "cached_over_without": _ratio(cached, none),
-        "read_again_over_cached": _ratio(again, cached),
-        "projected_anew_over_cached": _ratio(anew, cached),
+        "step_without_reference_ms": 1000 * statistics.median(times["without"]),
+        "step_cached_ms": 1000 * statistics.median(times["cached"]),
+        "step_read_again_ms": 1000 * statistics.median(times["again"]),
+        "step_projected_anew_ms": 1000 * statistics.median(times["anew"]),
+        **_ratios(times),
+        **({f"{name}_cpu": ratio for name, ratio in _ratios(processor).items()} if on_cpu else {}),
         **{f"flops_{name}": count for name, count in flops.items()},
         "encode_reference_seconds": encoding,
         "picture_seconds": statistics.median(pictures),
@@ -211,6 +214,14 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def _ratios(times: dict[str, list[float]]) -> dict[str, float]:
+    return {
+        "cached_over_without": _ratio(times["cached"], times["without"]),
+        "read_again_over_cached": _ratio(times["again"], times["cached"]),
+        "projected_anew_over_cached": _ratio(times["anew"], times["cached"]),
+    }
 
 
 def _ratio(above: list[float], below: list[float]) -> float:
