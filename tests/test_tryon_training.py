@@ -222,12 +222,6 @@ def test_words_that_do_not_fit_are_one_line(arguments, text, start, tmp_path):
     assert start(tmp_path / "run", *arguments) == (2, "", text)
 
 
-def test_kept_latents_are_for_clips(start, tmp_path):
-    code, _, err = start(tmp_path / "run", "--data.latents", tmp_path / "latents")
-    assert code == 2
-    assert "--data.latents: for real clips only" in err
-
-
 def test_overfitting_takes_pairs_that_can_train(broken):
     """The first of those that can, not the first."""
     people = sorted((broken / "train" / "agnostic-mask").iterdir())
