@@ -90,14 +90,15 @@ def preview_pairs(layout: TryOnLayout, size: int, num: int) -> NDArray[np.uint8]
 
 
 def _copies(layout: TryOnLayout) -> list[str]:
-    """A line for every person's picture with the content of one before."""
-    first: dict[str, Path] = {}
+    """A line for every person's picture with the content of one before, of the same category: another piece
+    of what one person wears is another pair; or in the other part."""
+    first: dict[str, TryOnPair] = {}
     lines, test = [], {pair.person for pair in (*layout.paired, *layout.unpaired)}
     for pair in layout.pairs:
-        path = pair.person
-        other = first.setdefault(pair.content[0], path) if pair.content and pair.content[0] else path
-        if other != path:
-            leak = (other in test) != (path in test)
+        before = first.setdefault(pair.content[0], pair) if pair.content and pair.content[0] else pair
+        path, other = pair.person, before.person
+        leak = (other in test) != (path in test)
+        if other != path and (leak or before.category == pair.category):
             why = ", and one of the two is to test with: training would see it" if leak else ""
             lines.append(f"{_called(path, layout)}: shows the same as {_called(other, layout)}{why}")
     return list(dict.fromkeys(lines))
