@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,9 +67,11 @@ def train(options: Train) -> None:
     if first >= config.steps and records.learnt(run) >= first:
         raise UserError(f"{run}: has its {first} steps already; give more --steps to go on, or another --run")
     try:
-        with progress("training", config.steps) as advance, _stopping_between_steps() as stopped:
+        silent = nullcontext(lambda *_, **__: None)
+        bar = progress("training", config.steps) if state.is_main_process else silent
+        with bar as advance, _stopping_between_steps() as stopped:
             advance(first)
-            run_training(config, run, pipe, _reporter(config, first, advance, stopped))
+            run_training(config, run, pipe, _reporter(config, state, first, advance, stopped))
     except KeyboardInterrupt:
         saved = checkpoints(run)
         where = (
@@ -85,9 +87,10 @@ def train(options: Train) -> None:
 
 
 def _reporter(
-    config, first: int, advance: Callable[..., None], stopped: Callable[[], bool]
+    config, state, first: int, advance: Callable[..., None], stopped: Callable[[], bool]
 ) -> Callable[[int, float], None]:
-    """What the trainer calls after each step: the bar, or now and then a line; and the moment to stop."""
+    """What the trainer calls after each step: the bar, or now and then a line of the first process; and the
+    moment to stop."""
     began = spoken = time.monotonic()
     average: float | None = None
 
@@ -95,10 +98,10 @@ def _reporter(
         nonlocal spoken, average
         average = loss if average is None else average + (loss - average) / 20
         now = time.monotonic()
-        rate = (step - first) * config.targets_per_step / max(now - began, 1e-9)
+        rate = (step - first) * config.targets_per_step * state.num_processes / max(now - began, 1e-9)
         text = f"loss {average:.4f}, {rate:.1f} targets/s"
         advance(1, text=text)
-        if not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
+        if state.is_main_process and not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
             spoken = now
             left = (config.steps - step) * (now - began) / (step - first)
             print(f"step {step} of {config.steps}, {text}, {left / 60:.0f} min left", file=sys.stderr)
