@@ -12,6 +12,7 @@ import numpy as np
 from scd import media, world
 from scd.data.layouts import num_held_out
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
+from scd.world.motion import CLIPS
 
 RATE = 30
 
@@ -52,4 +53,5 @@ def write_ubc(
 
 
 def _clip(seed: int, num_frames: int, size: int | tuple[int, int]) -> list[world.View]:
-    return list(world.Scene.from_seed(seed).clip("dance", num_frames, RATE, size))
+    kind = CLIPS[seed % len(CLIPS)]  # dance, walk, wave and turn by turns
+    return list(world.Scene.from_seed(seed).clip(kind, num_frames, RATE, size))
