@@ -20,8 +20,10 @@ from scd.data.collate import collate
 from scd.data.latents import latents_path
 from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest
+from scd.data.mixed import pairs_config
 from scd.data.real import open_real
 from scd.data.shots import Shot
+from scd.data.tryon_pictures import open_tryon
 from scd.data.world import WorldClips, WorldPictures
 from scd.data.world_tryon import WorldTryOn
 from scd.types import UserError
@@ -59,6 +61,72 @@ def config_of(root, **options):
         augment=False, workers=0,
     )  # fmt: skip
     return replace(PRESETS["world-tiny"], data=replace(data, **options))
+
+
+# ---- clips and try-on pairs in one run: the joint stage ----
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("viton") / "data"
+    assert main(["world", str(root), "--layout", "vitonhd", "-n", "3", "--test", "2", "--size", "64"]) == 0
+    return root
+
+
+def joint_config(root, pairs, **options):
+    return config_of(root, tryon=str(pairs), tasks=(0.5, 0.5, 0.0), **options)
+
+
+def test_blocks_of_clips_and_of_pairs_by_their_chances(root, pairs):
+    config = joint_config(root, pairs)
+    data = train.make_dataset(config, 120)
+    alone = open_real(config.data, 120), open_tryon(pairs_config(config.data), 120)
+    assert len(data) == 120
+    kinds = []
+    for block in range(60):
+        samples = [data[2 * block + place] for place in range(2)]
+        of_pairs = {sample.regions is not None for sample in samples}
+        assert len(of_pairs) == 1, "a block has one shape"
+        kinds += of_pairs
+        expected = alone[of_pairs.pop()][2 * block]  # as it would be without the others
+        assert np.array_equal(samples[0].targets, expected.targets)
+        collate(samples)
+    assert 0.3 < np.mean(kinds) < 0.7
+
+
+def test_a_joint_run_from_manifests_samples_both_and_keeps_latents(root, pairs, tmp_path):
+    run = tmp_path / "run"
+    command = [
+        "train", "world-tiny", "--data", root, "--data.tryon", pairs, "--data.tasks", 0.5, 0.5, 0,
+        "--data.size", 64, "--data.latents", tmp_path / "latents", "--run", run, "--steps", 4,
+        "--sample-every", 4, "--sample-pictures", 2, "--data.gap", 20, "--tracker", "none",
+    ]  # fmt: skip
+    assert main([str(word) for word in command]) == 0
+    assert len(list((tmp_path / "latents").iterdir())) == 3 + 3
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert {"psnr", "region_psnr"} <= rows[-1].keys()
+    assert {path.name for path in (run / "samples").iterdir()} == {
+        "step-00000004.png", "step-00000004-tryon.png",
+    }  # fmt: skip
+    assert main(["export", str(run), str(tmp_path / "mine")]) == 0
+    assert "with pairs of `data`" in (tmp_path / "mine" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--data.tasks", 1, 0, 0), "0.6 0.4 0"),
+        (("--data.frames", 4), "give their manifest as --data"),
+        (("--data.tryon", "ROOT"), "holds no try-on pairs"),
+    ],
+)
+def test_what_cannot_be_mixed_is_one_line(root, pairs, tmp_path, capsys, options, text):
+    options = [str(root) if word == "ROOT" else str(word) for word in options]
+    command = ["train", "world-tiny", "--data", str(root), "--data.tryon", str(pairs), "--dry-run", *options]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert len(err.splitlines()) == 1
 
 
 # ---- kept latents ----

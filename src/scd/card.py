@@ -82,12 +82,14 @@ def _data(config: TrainConfig) -> str:
         from scd.world import VERSION
 
         return f"drawn people (`scd.world`, version {VERSION})"
-    return f"{config.data.kind}, `{_last(config.data.root)}`"
+    also = f", with pairs of `{_last(config.data.tryon)}`" if config.data.tryon else ""
+    return f"{config.data.kind}, `{_last(config.data.root)}`{also}"
 
 
 def _without_places(config: TrainConfig) -> TrainConfig:
     """The settings with folders' names alone."""
-    data = replace(config.data, root=_last(config.data.root), latents=_last(config.data.latents))
+    places = {key: _last(getattr(config.data, key)) for key in ("root", "tryon", "latents")}
+    data = replace(config.data, **places)
     names = {key: _last(getattr(config, key)) for key in ("init", "image_encoder", "motion_adapter")}
     return replace(config, data=data, **names)
 

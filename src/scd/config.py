@@ -50,8 +50,11 @@ class DataConfig:
     kind: Literal["world", "tiktok", "ubc", "folder", "vitonhd", "dresscode"] = "world"
     # Of real data: its manifest (docs/data.md), which also says the kind; or the dataset's folder
     root: str = ""
-    # Of the world's blocks: the chances of pictures (METHOD 4), of try-on (METHOD 6), and of a person shown
-    # in other clothes who is painted whole, in the garments
+    # Beside a root of clips: a manifest of try-on pairs, or their folder, which `tasks` mixes in (the joint
+    # stage); "" = none
+    tryon: str = ""
+    # Of a step's block in the world, or with `tryon`: the chances of pictures (METHOD 4), of try-on (METHOD
+    # 6), and of a person shown in other clothes who is painted whole, in the garments (the world alone)
     tasks: tuple[float, float, float] = (1.0, 0.0, 0.0)
     # Folder in which the latents of real frames are kept, so that no step decodes or encodes them; "" = none
     latents: str = ""

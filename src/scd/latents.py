@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scd.data.frames import Frames
 from scd.data.latents import LatentsReader, latents_path
+from scd.data.mixed import Mixed
 from scd.media.files import replacing
 from scd.reference import hash_weights
 from scd.types import UserError
@@ -41,6 +42,8 @@ def encode(pipe: Any, pictures: Tensor, generator: torch.Generator | None = None
 def with_latents(pipe: Any, dataset: Any, folder: Path) -> Any:
     """The dataset of real pictures, reading latents in place of them. Those that are not in the folder yet
     are encoded first. Raises UserError."""
+    if isinstance(dataset, Mixed):
+        return dataset.read_by(lambda part: with_latents(pipe, part, folder))
     if not hasattr(dataset, "items"):
         raise UserError(
             "--data.latents: for real pictures only; the world's people are drawn anew all the time"

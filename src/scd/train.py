@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from scd import checkpoint, latents, learning, records
 from scd.backbones.motion import has_motion
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
+from scd.data.mixed import Mixed, pairs_config
 from scd.data.real import RealPictures, open_real
 from scd.data.tryon import TRYON_LAYOUTS
 from scd.data.tryon_pictures import TryOnPictures, open_tryon
@@ -258,13 +259,17 @@ def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
     )
 
 
-def make_dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures:
+def make_dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures | Mixed:
     """What a run sees: `length` samples, each a function of its index."""
     data = config.data
     if data.kind in TRYON_LAYOUTS:
         return open_tryon(data, length, config.seed, config.overfit)
     if data.kind != "world":
-        return open_real(data, length, config.seed, config.overfit, heads=config.head_weight != 1)
+        clips = open_real(data, length, config.seed, config.overfit, heads=config.head_weight != 1)
+        if not data.tryon:
+            return clips
+        pairs = open_tryon(pairs_config(data), length, config.seed, config.overfit)
+        return Mixed(clips, pairs, data.tasks[1], data.groups, config.seed)
     options = {
         "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
         "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,
@@ -290,7 +295,11 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
     if data.kind in TRYON_LAYOUTS:
         return sample_pairs(pipe, path, config)
     if data.kind != "world":
-        return sample_real(pipe, path, config)
+        row = sample_real(pipe, path, config)
+        if data.tryon:
+            beside = path.with_name(f"{path.stem}-tryon.png")
+            row |= sample_pairs(pipe, beside, replace(config, data=pairs_config(data)))
+        return row
     if data.frames > 1:
         return sample_clips(pipe, path, data.size, num, data.frames)
     shown: dict[str, Any] = {}

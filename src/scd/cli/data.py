@@ -20,6 +20,7 @@ from scd.data.find import KINDS, find_dataset, kind_of
 from scd.data.frames import Frames
 from scd.data.layouts import Layout, own_manifest
 from scd.data.manifest import Entry, is_manifest, require_files
+from scd.data.mixed import pairs_config
 from scd.data.pairs import TryOnLayout
 from scd.data.prepare import find_all_poses, lacks_poses, survey
 from scd.data.real import open_real
@@ -192,6 +193,8 @@ def ready(config: DataConfig, look: bool = True) -> DataConfig:
     """
     if config.root and (config.kind == "world" or is_manifest(Path(config.root))):
         config = replace(config, kind=kind_of(config.root) or "folder")  # type: ignore[arg-type]
+    if config.tryon:
+        usable_pairs(pairs_config(config))
     if config.kind == "world":
         return config
     dataset = find_dataset(config.root, config.kind)
