@@ -20,8 +20,9 @@ import numpy as np
 import tyro
 
 import scd
+from scd import world
 from scd.data.world_tryon import other_garment
-from scd.evaluate import held_out_pairs, paint
+from scd.evaluate import FIRST_HELD_OUT_SEED, held_out_pairs, paint
 from scd.evaluate_tryon import held_out_scenes, try_on
 from scd.media import contact_sheet, write_image
 from scd.world import flat_garment
@@ -41,10 +42,22 @@ class Options:
 
 
 def people(pipe, num: int, seed: int) -> list[Choice]:
-    """The right one and the three people after it."""
+    """The right one and the three people after it; grey around all, since a background would tell too."""
     pairs = held_out_pairs(num + 3, pipe.config.default_size)
     results = paint(pipe, pairs[:num], pairs[:num], seed)
-    return [(y, [p.reference for p in pairs[i : i + 4]]) for i, y in enumerate(results)]
+    shown = [
+        alone(
+            pair.reference,
+            world.Scene.from_seed(FIRST_HELD_OUT_SEED + i).view(0, size=pair.reference.shape[0]).mask,
+        )
+        for i, pair in enumerate(pairs)
+    ]
+    return [(alone(y, pairs[i].mask), shown[i : i + 4]) for i, y in enumerate(results)]
+
+
+def alone(picture: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """A picture with grey for all that the truth says is not the person."""
+    return np.where(person[..., None], picture, 128).astype(np.uint8)
 
 
 def garments(pipe, num: int, seed: int) -> list[Choice]:

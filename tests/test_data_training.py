@@ -1,7 +1,10 @@
 """Training on real clips: kept latents change nothing, resuming is exact, and no detector runs."""
 
 import json
+import math
 import pickle
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -374,6 +377,30 @@ def test_a_dry_run_looks_whether_the_data_lies_there(scd, root):
         code, _, err = scd("train", "tiktok-stage1", *arguments, "--dry-run")
         assert (code, len(err.splitlines())) == (2, 1)
         assert text in err
+
+
+def test_a_dry_run_counts_an_epoch(scd, root, pairs, tmp_path):
+    """Steps after which each clip, and of a mix each pair, was drawn once."""
+    command = ("train", "folder-stage1", "--data.root", root, "--init", "embedded", "--dry-run",
+               "--data.groups", 1, "--data.gap", 20)  # fmt: skip
+
+    def rows(*options):
+        code, out, _ = scd(*command, *options)
+        assert code == 0
+        return {k.strip(): v.strip() for k, v in re.findall(r"│ ([^│]+)│([^│]+)│", out)}
+
+    clips = len(open_real(config_of(root).data, 1).shots)
+    for accumulation in (1, 2):
+        row = rows("--accumulation", accumulation)
+        assert row["clips that can train"] == str(clips)
+        assert row["steps per epoch"] == str(math.ceil(clips / accumulation))
+    row = rows("--accumulation", 1, "--data.tryon", pairs, "--data.tasks", 0.8, 0.2, 0)
+    counted = int(row["pairs that can train"])
+    assert row["steps per epoch"] == str(math.ceil(max(clips / 0.8, counted / 0.2)))
+    assert "the world is endless" in scd("train", "world-tiny", "--dry-run")[1]
+    bare = tmp_path / "bare"
+    shutil.copytree(root, bare, ignore=shutil.ignore_patterns("scd.jsonl"))
+    assert "not known yet" in rows("--data.root", bare)["steps per epoch"]
 
 
 def test_scd_data(scd, root, tmp_path):

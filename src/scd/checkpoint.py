@@ -13,14 +13,36 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scd import sharding
 from scd.types import UserError
 
 KEEP = 2  # checkpoints kept in a run: the newest, and the one before in case the newest's disk dies
 
 
-def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor], meta: dict
-) -> Path:
+State = dict[str, dict[str, Tensor]]  # the tensors of a checkpoint's files, by file and name
+
+
+def gather(
+    model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor], keep: bool = True
+) -> State:
+    """What a checkpoint holds, whole, on the host. Where parameters are in shards all processes call this,
+    and those that do not write keep nothing."""
+    weights = _learnable(model)
+    files = {
+        "model": weights,
+        "ema": dict(zip(weights, ema, strict=True)) if ema else {},
+        "optimizer": _optimizer_tensors(model, optimizer),
+    }
+    state: State = {file: {} for file in files}
+    for file, tensors in files.items():
+        for name, tensor in tensors.items():
+            value = sharding.whole(tensor.detach())
+            if keep:
+                state[file][name] = value.cpu().contiguous()
+    return state
+
+
+def save_checkpoint(folder: Path, step: int, state: State, meta: dict) -> Path:
     """Write `folder/checkpoint-STEP`: a temporary folder first, then a rename. Older ones beyond KEEP are
     removed."""
     final = folder / f"checkpoint-{step:08d}"
@@ -28,12 +50,8 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        weights = _learnable(model)
-        average = dict(zip(weights, ema, strict=True)) if ema else {}
-        for name, tensors in (("model", weights), ("ema", average)):
-            contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            save_file(contiguous, temporary / f"{name}.safetensors")
-        save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        for name, tensors in state.items():
+            save_file(tensors, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps({**meta, "step": step}))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -78,15 +96,15 @@ def load_checkpoint(
         raise UserError(f"{path}: holds a network of other sizes: {', '.join(other[:3])}")
     with torch.no_grad():
         for name, tensor in state.items():
-            tensor.copy_(weights[name])
+            sharding.put(tensor, weights[name])
         for name, tensor in zip(state, ema, strict=False):  # no average, nothing to restore
-            tensor.copy_(average[name])
+            sharding.put(tensor, average[name])
     for name, parameter in model.named_parameters():
         own = {k.split("|")[1]: v.clone() for k, v in moments.items() if k.split("|")[0] == name}
         if own:
             # In the parameter's memory layout: fused kernels walk both as they lie
             optimizer.state[parameter] = {
-                k: torch.empty_like(parameter).copy_(v) if v.shape == parameter.shape else v
+                k: sharding.put(torch.empty_like(parameter), v) if v.shape == parameter.shape else v
                 for k, v in own.items()
             }
     return meta
@@ -100,7 +118,7 @@ def _learnable(model: nn.Module) -> dict[str, nn.Parameter]:
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
     return {
-        f"{name}|{key}": value.detach().cpu().contiguous()
+        f"{name}|{key}": value
         for name, state in named
         for key, value in state.items()
         if isinstance(value, Tensor)

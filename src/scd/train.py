@@ -28,7 +28,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from scd import checkpoint, latents, learning, records
+from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
@@ -98,10 +98,12 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         _claim(run, config)
     accelerator.wait_for_everyone()
     _keep_freed_memory()
+    learning.choose(pipe, config)
+    sharded = sharding.is_sharded(accelerator)
+    shown = sharding.duplicate(pipe) if sharded and writes else pipe
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
-    learning.choose(pipe, config)
-    if accelerator.device.type == "cpu":
+    if accelerator.device.type == "cpu" and not sharded:
         trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth of the time
     if config.checkpointing:
         for network in filter(None, (pipe.unet, pipe.reference_unet)):
@@ -111,6 +113,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     optimizer = torch.optim.AdamW(
         learnable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
+    wrapped, optimizer = accelerator.prepare(trainee, optimizer)
+    names = [name for name, p in trainee.named_parameters() if p.requires_grad]
+    learnable = [p for p in trainee.parameters() if p.requires_grad]  # shards are new ones
     averaged = learnable if config.ema_decay else []
     ema = EMAModel(averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     saved = checkpoint.checkpoints(run)
@@ -118,7 +123,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     # A LoRA means something only on the weights it was trained on
     frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
     if saved:
-        meta = checkpoint.load_checkpoint(saved[-1], trainee, optimizer, ema.shadow_params)
+        meta = checkpoint.load_checkpoint(saved[-1], trainee, _plain(optimizer), ema.shadow_params)
         if meta.get("frozen", "") != frozen:
             raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
@@ -135,7 +140,6 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         with accelerator.main_process_first():
             dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
     loader = _loader(dataset, config, Turns(done, stop, config.data.groups, rank, num_processes))
-    wrapped, optimizer = accelerator.prepare(trainee, optimizer)
     accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else run.name)
 
     def share() -> None:
@@ -145,19 +149,36 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             sums, weights = cast(Tensor, accelerator.reduce(counts)).tolist()
             tally.sums, tally.weights = (sums, weights) if writes else (Tally().sums, Tally().weights)
 
+    def show() -> None:
+        """Bring the averaged weights into `shown`; all processes. `hide` takes them out again."""
+        if sharded:
+            sharding.assemble(names, ema.shadow_params or learnable, Trainee(shown) if writes else None)
+        else:
+            ema.store(averaged)
+            ema.copy_to(averaged)
+        trainee.eval()
+
+    def hide() -> None:
+        if not sharded:
+            ema.restore(averaged)
+        elif writes:
+            shown.unet.to("cpu")
+        trainee.train()
+
     def export() -> None:
-        learning.export(pipe, run)
+        learning.export(shown, run)
         records.describe(run, step, done * targets, seen + time.monotonic() - began)
 
     def save() -> None:
         share()
+        state = checkpoint.gather(trainee, _plain(optimizer), ema.shadow_params, keep=writes)
         if not writes:
             return
         meta = {
             "seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step, "frozen": frozen,
             "batches": done, "tally": asdict(tally),
         }  # fmt: skip
-        checkpoint.save_checkpoint(run, step, trainee, _plain(optimizer), ema.shadow_params, meta)
+        checkpoint.save_checkpoint(run, step, state, meta)
 
     def write(row: dict[str, float]) -> None:
         records.append(run, row)
@@ -208,22 +229,18 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         if step % config.save_every == 0 or step == config.steps:
             save()
         if step % config.sample_every == 0 or step == config.steps:
+            show()
             if writes:
-                ema.store(averaged)
-                ema.copy_to(averaged)
-                trainee.eval()
                 export()
-                write({"step": step, **_sample(pipe, run, step, config)})
-                trainee.train()
-                ema.restore(averaged)
+                write({"step": step, **_sample(shown.to(accelerator.device), run, step, config)})
+            hide()
             accelerator.wait_for_everyone()
-    ema.copy_to(averaged)
-    trainee.eval()
+    show()
     if writes:
         export()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return pipe
+    return shown
 
 
 def processes(device: torch.device) -> PartialState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,12 @@ from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
 from scd.config import TrainConfig, to_json
+from scd.data.mixed import Mixed
 from scd.learning import choose
 from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load, resolve_device
 from scd.step import Trainee
-from scd.train import resolve_precision
+from scd.train import make_dataset, resolve_precision
+from scd.types import UserError
 
 # A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top
 BYTES_PER_LEARNABLE = 4 * 3
@@ -54,10 +57,29 @@ def dry_run(config: TrainConfig) -> None:
         "parameters": f"{total:,}",
         "learnable parameters": f"{learnable:,}",
         "targets in a step": f"{config.targets_per_step:,}",
+        **_epoch(config),
         "weights, gradients, optimizer, average": _size(state),
         "activations, about": _size(kept),
         "memory, about": _size(state + kept),
     })  # fmt: skip
+
+
+def _epoch(config: TrainConfig) -> dict[str, str]:
+    """How many clips or pairs there are, and the steps after which each was drawn once."""
+    if config.data.kind == "world":
+        return {"steps per epoch": "no epochs: the world is endless"}
+    try:
+        dataset: Any = make_dataset(config, 1)
+    except UserError as error:
+        return {"steps per epoch": f"not known yet: {error}"}
+    parts: dict[str, tuple[Any, float]] = {"pairs" if config.data.pairs else "clips": (dataset, 1.0)}
+    if isinstance(dataset, Mixed):
+        parts = {"clips": (dataset.clips, 1 - dataset.share), "pairs": (dataset.pairs, dataset.share)}
+    steps = max(
+        len(part.items) / (config.data.groups * config.accumulation * share) for part, share in parts.values()
+    )
+    counts = {f"{name} that can train": f"{len(part.items):,}" for name, (part, _) in parts.items()}
+    return {**counts, "steps per epoch": f"{math.ceil(steps):,}"}
 
 
 def activation_bytes(

@@ -71,7 +71,7 @@ def train(options: Train) -> None:
         bar = progress("training", config.steps) if state.is_main_process else silent
         with bar as advance, _stopping_between_steps() as stopped:
             advance(first)
-            run_training(config, run, pipe, _reporter(config, state, first, advance, stopped))
+            trained = run_training(config, run, pipe, _reporter(config, state, first, advance, stopped))
     except KeyboardInterrupt:
         saved = checkpoints(run)
         where = (
@@ -83,7 +83,7 @@ def train(options: Train) -> None:
     if state.is_main_process:
         print(run / "model")
         if config.overfit:
-            print(overfit.verdict(config, run, pipe))
+            print(overfit.verdict(config, run, trained))
 
 
 def _reporter(
