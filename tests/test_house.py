@@ -38,7 +38,7 @@ LAYERS = [
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
         "animatediff", "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline",
-        "checkpoint", "body", "model",
+        "sharding", "checkpoint", "body", "model",
     ]),
     ("verbs", [
         "learning", "latents", "records", "step", "train", "overfit", "card", "evaluate",

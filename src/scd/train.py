@@ -32,12 +32,10 @@ from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
 from scd.config import TrainConfig, load_config, same_run, to_json
 from scd.data.collate import collate
-from scd.data.mixed import Mixed, pairs_config
-from scd.data.real import RealPictures, open_real
+from scd.data.dataset import make_dataset
+from scd.data.mixed import pairs_config
 from scd.data.tryon import TRYON_LAYOUTS
-from scd.data.tryon_pictures import TryOnPictures, open_tryon
-from scd.data.world import FIRST_TRAINING_SEED, WorldClips, WorldPictures
-from scd.data.world_tryon import WorldTryOn
+from scd.data.world import FIRST_TRAINING_SEED
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.reference import hash_weights
@@ -274,29 +272,6 @@ def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
         prefetch_factor=4 if config.data.workers else None,
         worker_init_fn=_yield_the_cores,
     )
-
-
-def make_dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictures | TryOnPictures | Mixed:
-    """What a run sees: `length` samples, each a function of its index."""
-    data = config.data
-    if data.kind in TRYON_LAYOUTS:
-        return open_tryon(data, length, config.seed, config.overfit)
-    if data.kind != "world":
-        clips = open_real(data, length, config.seed, config.overfit, heads=config.head_weight != 1)
-        if not data.tryon:
-            return clips
-        pairs = open_tryon(pairs_config(data), length, config.seed, config.overfit)
-        return Mixed(clips, pairs, data.tasks[1], data.groups, config.seed)
-    options = {
-        "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
-        "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,
-        "heads": config.head_weight != 1,
-    }  # fmt: skip
-    if data.frames > 1:
-        return WorldClips(length, data.size, data.frames, data.strides, **options)
-    if data.tasks[1:] != (0, 0):
-        return WorldTryOn(length, data.size, data.targets, data.garments, data.tasks, **options)
-    return WorldPictures(length, data.size, data.targets, **options)
 
 
 def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:

@@ -19,11 +19,12 @@ from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
 from scd.config import TrainConfig, to_json
+from scd.data.dataset import make_dataset
 from scd.data.mixed import Mixed
 from scd.learning import choose
 from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load, resolve_device
 from scd.step import Trainee
-from scd.train import make_dataset, resolve_precision
+from scd.train import resolve_precision
 from scd.types import UserError
 
 # A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top
