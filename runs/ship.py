@@ -4,8 +4,8 @@ the card.
     .venv/bin/python runs/ship.py run/world-pictures --guidance 1.5
 
 The card (src/scd/weights/embedded/README.md) lists every stage that was really run; this script adds the
-run's stage, or updates its line when the same run is shipped again. Evaluate afterwards and put the table
-into BENCHMARKS.md in the same commit.
+run's stage, or updates its line when the same run is shipped again, and keeps what is written below them.
+Evaluate afterwards and put the table into BENCHMARKS.md in the same commit.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ def main(options: Options) -> None:
             pipe.register_to_config(**{name: value})
     folder = embedded_folder()
     card = folder / "README.md"
-    stages = (
-        [line for line in card.read_text().splitlines() if line.startswith("| `")] if card.exists() else []
-    )
+    lines = card.read_text().splitlines() if card.exists() else []
+    stages = [line for line in lines if line.startswith("| `")]
+    notes = lines[lines.index(stages[-1]) + 1 :] if stages else []
     checkpoint.export(pipe, folder, torch.float16)
+    for path in folder.rglob("*.json"):  # where it was loaded from is nobody's business
+        own = {key: value for key, value in json.loads(path.read_text()).items() if key != "_name_or_path"}
+        path.write_text(json.dumps(own, indent=2, sort_keys=True) + "\n")
     state = json.loads((checkpoint.checkpoints(run)[-1] / "state.json").read_text())
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -74,7 +77,7 @@ def main(options: Options) -> None:
         sum(p.numel() for m in (pipe.unet, pipe.pose_encoder, pipe.vae) for p in m.parameters()) / 1e6
     )
     head = HEAD.format(version=world.VERSION, size=pipe.config.default_size, parameters=parameters)
-    card.write_text(head + "\n".join(stages) + "\n")
+    card.write_text(head + "\n".join([*stages, *notes]) + "\n")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 2**20
     shutil.rmtree(folder.with_name("embedded.old"), ignore_errors=True)
     print(f"{folder}: {megabytes:.1f} MiB of weights; {stage}")

@@ -20,13 +20,13 @@ class NetworkConfig:
     # Which levels have attention, on the way down and up (from fine to coarse in both)
     attention_down: tuple[bool, ...] = (True, True, True)
     attention_up: tuple[bool, ...] = (False, True, True)
-    layers_per_block: int = 1
-    head_channels: int = 32
+    layers_per_block: int = 1  # residual blocks of a level, on the way down; one more on the way up
+    head_channels: int = 32  # of an attention head
     patch_size: int = 4  # of the codec: pixels of a latent pixel
-    latent_channels: int = 16
+    latent_channels: int = 16  # of the codec
     whitening: float = 0.5  # of the codec's components (PatchCodec.fit)
-    pose_channels: tuple[int, ...] = (32, 64)
-    pose_dilations: tuple[int, ...] = (1, 2, 4)
+    pose_channels: tuple[int, ...] = (32, 64)  # of the pose encoder's convolutions
+    pose_dilations: tuple[int, ...] = (1, 2, 4)  # of those that follow
     # Of fitting the pose encoder to places of the body before training, which also starts matching heads
     # (scd.body); 0 = neither
     body_steps: int = 500
@@ -37,7 +37,7 @@ class NetworkConfig:
     # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: S = 1 at t = 170. Below that
     # level the noised target itself shows what should be read from the reference.
     beta_start: float = 0.003
-    beta_end: float = 0.025
+    beta_end: float = 0.025  # of the same schedule
     # How it samples by default. "lcm" draws fresh noise at every step, so that what one step got wrong is
     # noise again for the next: masked PSNR 14.0 instead of 13.2, detail 1.1 instead of 1.4 (LOG.md)
     sampler: Literal["lcm", "ddim"] = "lcm"
@@ -109,11 +109,11 @@ class TrainConfig:
     # With "motion": the frames of a clip have one noise, in training and ever after. Where a sampler draws
     # fresh noise at every step frames of their own noise flicker (LOG.md); AnimateDiff's weights expect own
     shared_noise: bool = False
-    lora_rank: int = 32
+    lora_rank: int = 32  # with "lora"
     steps: int = 30_000  # optimizer steps
-    lr: float = 8e-4
+    lr: float = 8e-4  # the highest
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # AdamW
     warmup: int = 200  # steps of linear warm-up
     cooldown: int = 0  # last steps, over which the rate falls linearly to zero
     clip: float = 1.0  # gradient norm
@@ -124,17 +124,17 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     ema_decay: float = 0.9995  # running average of what learns; 0 = none, a fifth less memory
     drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
-    noise_offset: float = 0.0
+    noise_offset: float = 0.0  # of a channel's mean, times the noise's own deviation
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
     change_weight: float = 0.0
-    seed: int = 0
+    seed: int = 0  # of samples and noise
     # Besides log.jsonl: none, tensorboard, or another that accelerate knows and is installed (wandb, ...)
     tracker: str = "tensorboard"
-    log_every: int = 20
-    sample_every: int = 500
+    log_every: int = 20  # steps
+    sample_every: int = 500  # steps, after which a sheet, measures and RUN/model are written
     sample_pictures: int = 32  # held-out pictures that are painted and measured then; 0 = none
-    save_every: int = 250
+    save_every: int = 250  # steps, after which a checkpoint is written
     overfit: int = 0  # N > 0: only N people exist; the loss must fall to nearly nothing
 
     @property

@@ -159,8 +159,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     def hide() -> None:
         if not sharded:
             ema.restore(averaged)
-        elif writes:
-            shown.unet.to("cpu")
+        elif writes:  # the VAE is shared and stays
+            for network in filter(None, (shown.unet, shown.reference_unet)):
+                network.to("cpu")
         trainee.train()
 
     def export() -> None:
