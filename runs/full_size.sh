@@ -3,7 +3,7 @@
 # values, at a tiny resolution: two steps, export, a picture or a clip from what was exported. It says that each runs,
 # fits and is read again; not what it learns. 23 GiB of memory, 30 GB of disk.
 #
-#     runs/full_size.sh [OUT] [CASE ...]        # a case: STAGE-GIGABYTES, as in CASES below
+#     runs/full_size.sh [OUT] [CASE ...]        # a case: STAGE-GIGABYTES, as below; motion needs pictures before it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-run/full-size} scd=.venv/bin/scd size=64
@@ -15,15 +15,16 @@ sd=$out/sd15 clip=$out/clip adapter=$out/adapter viton=$out/viton
 [ -d "$viton" ] || $scd world "$viton" --tryon 4 --test 2 --size 128
 
 for case in $cases; do
-    run=$out/run model=$out/model gigabytes=${case#*-}
+    run=$out/run model=$out/${case%-*} gigabytes=${case#*-}
     rm -rf "$run" "$model"
-    few=(--init "$sd" --image-encoder "$clip" --memory "$gigabytes" --run "$run" --data.size $size --data.workers 0
+    start=(--init "$sd" --image-encoder "$clip")
+    few=(--memory "$gigabytes" --run "$run" --data.size $size --data.workers 0
         --accumulation 1 --ema-decay 0 --sample-pictures 0 --log-every 1 --warmup 1 --lr 1e-5 --steps 2)
     echo "== $case"
     case $case in
-    pictures-*) $scd train sd15-pictures "${few[@]}" ;;
-    motion-*) $scd train sd15-motion "${few[@]}" --motion-adapter "$adapter" ;;
-    tryon-*) $scd train vitonhd --data.root "$viton" "${few[@]}" ;;
+    pictures-*) $scd train sd15-pictures "${start[@]}" "${few[@]}" ;;
+    motion-*) $scd train sd15-motion --init "$out/pictures" "${few[@]}" --motion-adapter "$adapter" ;;
+    tryon-*) $scd train vitonhd --data.root "$viton" "${start[@]}" "${few[@]}" ;;
     esac
     grep -h '"loss"' "$run/log.jsonl"
     $scd export "$run" "$model" --force

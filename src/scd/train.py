@@ -101,8 +101,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     shown = sharding.duplicate(pipe) if sharded and writes else pipe
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
-    # Not where temporal layers alone learn: in this layout torch 2.13's GroupNorm crashes in its backward pass
-    # when its weights learn, its input does not, and it has 1024 positions or fewer (16 frames of 8 x 8)
+    # Not where temporal layers alone learn: in this layout torch 2.13's GroupNorm crashes in its backward
+    # pass when its weights learn, its input does not, and it has 1024 positions or fewer (16 frames of 8 x 8)
     if accelerator.device.type == "cpu" and not sharded and config.learn != "motion":
         trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth of the time
     if config.checkpointing:
