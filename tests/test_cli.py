@@ -516,7 +516,11 @@ def test_ctrl_c_is_one_line(animate, folder, detector, monkeypatch):
 
 def test_ctrl_c_for_real(tmp_path):
     command = [sys.executable, "-m", "scd.cli", "world", "many", "--num", "100000", "--size", "32"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+    def heed():  # a job that a shell started in the background, as this one may be, ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
         deadline = time.monotonic() + 60
         while not any(tmp_path.rglob("*.npz")):  # it is in the middle of its work
