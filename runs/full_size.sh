@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-run/full-size} scd=.venv/bin/scd size=64
 shift || true
-cases=${*:-pictures-12 pictures-24 motion-24 tryon-12 tryon-24 pictures-80 motion-80}
+cases=${*:-pictures-12 pictures-24 motion-24 tryon-12 tryon-24 pictures-80 motion-80 tryon-80}
 sd=$out/sd15 clip=$out/clip adapter=$out/adapter viton=$out/viton
 
 [ -d "$adapter" ] || .venv/bin/python runs/sd15_folder.py "$sd" "$clip" --aged --motion "$adapter"
