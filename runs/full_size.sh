@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every stage and every `--memory` preset at Stable Diffusion 1.5's full size, on weights of the true shape with random
 # values, at a tiny resolution: two steps, export, a picture or a clip from what was exported. It says that each runs,
-# fits and is read again; not what it learns. 23 GiB of memory, 30 GB of disk.
+# fits and is read again; not what it learns, nor its peak memory (`sd15_check.py`). 23 GiB of memory, 30 GB of disk.
 #
 #     runs/full_size.sh [OUT] [CASE ...]        # a case: STAGE-GIGABYTES, as below; motion needs pictures before it
 set -euo pipefail
