@@ -22,20 +22,21 @@ class WorldPictures:
     """Map-style dataset of `length` samples, each a function of its index alone.
 
     Samples of one batch need one number of references, so it is drawn per block of `group` consecutive
-    indices. A scene serves `reuse` blocks in a row, with its pictures in other roles: drawing takes a quarter
-    of a step.
+    indices. A scene serves `reuse` blocks, with its pictures in other roles: drawing takes a quarter of a
+    step.
     """
 
     def __init__(
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
         group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
-        augment: bool = True, reuse: int = 1, heads: bool = False,
+        augment: bool = True, reuse: int = 1, apart: int = 1, heads: bool = False,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
-        N`). heads: whether samples say where the targets' heads are."""
+        N`). apart: a scene's blocks are every so manieth, since so many workers take blocks in turn and each
+        has its own memory. heads: whether samples say where the targets' heads are."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
-        self.reuse, self.heads = reuse, heads
+        self.reuse, self.apart, self.heads = reuse, apart, heads
         # Memory of the block before, for the block that uses its scenes again
         self.scene = Memory(world.Scene.from_seed, 2 * group)
         self.view = Memory(self._view, 2 * group * (num_targets + len(references)))
@@ -48,7 +49,8 @@ class WorldPictures:
 
     def seed_of(self, block: int, place: int) -> int:
         """The scene of a place in a block."""
-        number = block // self.reuse * self.group + place
+        turn, number = divmod(block, self.reuse * self.apart)
+        number = (turn * self.apart + number % self.apart) * self.group + place
         return self.first_seed + (number if self.repeat is None else number % self.repeat)
 
     def num_references(self, block: int) -> int:

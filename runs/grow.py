@@ -1,0 +1,40 @@
+"""Give a model's network attention at its finest level on the way up too, without changing what it computes:
+the new layers' last projections are zero.
+
+    .venv/bin/python runs/grow.py src/scd/weights/embedded run/grown
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+import tyro
+from diffusers import UNet2DConditionModel
+
+
+def grow(model: Path, out: Path, seed: int = 0, /) -> None:
+    """Read `model`, write the grown one to `out`; all but its `unet` stays."""
+    network = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32)
+    config = dict(network.config)
+    config["up_block_types"] = ["CrossAttnUpBlock2D"] * len(config["up_block_types"])
+    torch.manual_seed(seed)
+    grown = UNet2DConditionModel.from_config(config)
+    new, unexpected = grown.load_state_dict(network.state_dict(), strict=False)
+    if unexpected or not new or not all(".attentions." in name for name in new):
+        raise SystemExit(f"{model}: not a network without attention at its finest level on the way up")
+    for name, parameter in grown.named_parameters():
+        if name in new and ".proj_out." in name:
+            torch.nn.init.zeros_(parameter)
+    size, width = config["sample_size"], config["cross_attention_dim"]
+    inputs = torch.randn(1, config["in_channels"], size, size), 500, torch.randn(1, 3, width)
+    with torch.no_grad():
+        difference = (grown(*inputs).sample - network(*inputs).sample).abs().max().item()
+    assert difference < 1e-5, difference
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("unet"))
+    grown.save_pretrained(out / "unet")
+
+
+if __name__ == "__main__":
+    tyro.cli(grow, description=__doc__)
