@@ -16,7 +16,7 @@ from test_clips import make_motion_pipeline, make_reader_pipeline
 from test_lora import write as write_lora
 from test_train import MOTION, TINY
 
-from scd import SCDPipeline, model, train
+from scd import SCDPipeline, checkpoint, model, train
 from scd.backbones.motion import has_motion, new_motion_adapter
 from scd.codec import PatchCodec
 from scd.reference import Reference
@@ -234,6 +234,14 @@ def test_training_strays_neither(config, tmp_path, monkeypatch):
 
     truth = weights(train.train(config, tmp_path / "host", build()))
     monkeypatch.setattr("accelerate.Accelerator.device", CUDA)
+    load, moments = checkpoint.load_checkpoint, []
+
+    def spy(path, network, optimizer, ema):
+        meta = load(path, network, optimizer, ema)
+        moments.extend(device_of(value) for state in optimizer.state.values() for value in state.values())
+        return meta
+
+    monkeypatch.setattr(checkpoint, "load_checkpoint", spy)
     with second_device() as accelerator:
         train.train(replace(config, steps=1), tmp_path / "far", build().to("cuda"))
         pipe = train.train(config, tmp_path / "far", build().to("cuda"))
@@ -241,6 +249,7 @@ def test_training_strays_neither(config, tmp_path, monkeypatch):
         learnt = weights(pipe)
     assert learnt.keys() == truth.keys()
     assert all(torch.equal(learnt[name], truth[name]) for name in truth)
+    assert set(moments) == {CUDA}, "the fused optimizer refuses a count of steps that lies elsewhere"
     assert accelerator.peak_bytes > 0
 
 

@@ -382,6 +382,17 @@ def test_reused_scenes_play_other_roles():
     assert (fresh[2].targets == again.targets).all(), "a sample is a function of its index alone"
 
 
+def test_a_scene_stays_with_one_worker():
+    """Workers take blocks in turn, and only one that had a scene before need not draw it again."""
+    data = WorldPictures(100, 32, 3, (1.0,), group=2, augment=False, reuse=2, apart=3)
+    seeds = [[data.seed_of(block, place) for place in range(2)] for block in range(12)]
+    for block, of_block in enumerate(seeds):
+        assert [b for b, other in enumerate(seeds) if other == of_block] == [
+            block % 3 + start for start in range(block // 6 * 6, block // 6 * 6 + 6, 3)
+        ]
+    assert len({seed for of_block in seeds for seed in of_block}) == 12
+
+
 # ---- stage 2: clips ----
 
 MOTION = replace(

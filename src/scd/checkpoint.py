@@ -102,9 +102,12 @@ def load_checkpoint(
     for name, parameter in model.named_parameters():
         own = {k.split("|")[1]: v.clone() for k, v in moments.items() if k.split("|")[0] == name}
         if own:
-            # In the parameter's memory layout: fused kernels walk both as they lie
+            # In the memory layout and the place of the parameter: fused kernels walk all as they are, the count
+            # of steps too
             optimizer.state[parameter] = {
-                k: sharding.put(torch.empty_like(parameter), v) if v.shape == parameter.shape else v
+                k: sharding.put(torch.empty_like(parameter), v)
+                if v.shape == parameter.shape
+                else v.to(parameter.device)
                 for k, v in own.items()
             }
     return meta
