@@ -102,8 +102,8 @@ def load_checkpoint(
     for name, parameter in model.named_parameters():
         own = {k.split("|")[1]: v.clone() for k, v in moments.items() if k.split("|")[0] == name}
         if own:
-            # In the memory layout and the place of the parameter: fused kernels walk all as they are, also the
-            # count of steps
+            # In the parameter's memory layout and where it lies, the count of steps too: fused kernels
+            # walk all as they are
             optimizer.state[parameter] = {
                 k: sharding.put(torch.empty_like(parameter), v)
                 if v.shape == parameter.shape
