@@ -11,12 +11,16 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import make_pipeline
 from PIL import Image
+from safetensors.torch import save_file
+from test_lora import write as write_lora
 
 from scd import checkpoint, media, world
 from scd import train as training
@@ -24,6 +28,8 @@ from scd.backbones.motion import picture_copy
 from scd.backbones.unet import adapt
 from scd.cli import VERBS, main
 from scd.cli.dry_run import activation_bytes, saved_bytes
+from scd.cli.models import load_pipeline
+from scd.cli.options import ModelOptions
 from scd.config import PRESETS, replace
 from scd.model import load, start
 from scd.pose.files import read_poses, write_poses
@@ -244,6 +250,43 @@ def test_like_repeats_to_the_bit(animate, scd, folder):
     assert code == 0
     assert (record["seed"], record["guidance"], record["num"]) == (4, 2, 1)
     assert (media.read_image("c.png") != media.read_image("a-01.png")).any()
+
+
+def test_loras_are_added_in_their_strength(animate, scd, model, folder):
+    animate("me.png", "you.png", "-o", "plain.png")
+    pipe: Any = load(model)
+    change = write_lora(folder / "style.safetensors", pipe, "kohya")
+    for weight, ending in ((1.0, ""), (0.25, ":0.25"), (0.0, ":0")):
+        changed: Any = load_pipeline(ModelOptions(str(model), lora=(f"style.safetensors{ending}",)))
+        for layer, delta in change.items():
+            plain, with_it = (p.unet.get_submodule(layer).weight.detach() for p in (pipe, changed))
+            torch.testing.assert_close(with_it, plain + weight * delta, atol=1e-5, rtol=1e-4)
+
+    animate("me.png", "you.png", "--lora", "style.safetensors:0.25", "-o", "a.png")
+    assert (media.read_image("a.png") != media.read_image("plain.png")).any()
+    assert scd("animate", "--like", "a.json", "-o", "b.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("a.png"), media.read_image("b.png"))
+    assert scd("animate", "--like", "a.json", "--lora", "style.safetensors:0", "-o", "c.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("c.png"), media.read_image("plain.png"))
+    write_lora(folder / "style.safetensors", pipe, "lcm")
+    assert "has changed since" in complaint(scd("animate", "--like", "a.json", "-o", "d.png"))
+
+
+def test_wrong_loras_are_one_line(animate, folder, model):
+    wrong = make_pipeline()
+    write_lora(folder / "other.safetensors", wrong, "diffusers")
+    save_file({"a": torch.zeros(1)}, folder / "empty.safetensors")
+    whole = (folder / "other.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "code.bin").write_bytes(whole)
+    for name, text in {
+        "none.safetensors": "no such file", "none.safetensors:0.5": "no such file",
+        "code.bin": "only .safetensors", "cut.safetensors": "damaged", "other.safetensors": "does not fit",
+        "other.safetensors:nan": "a number", "empty.safetensors": "empty.safetensors",
+    }.items():  # fmt: skip
+        line = complaint(animate("me.png", "you.png", "--lora", name))
+        assert text in line, line
+        assert name.split(":")[0] in line
 
 
 def test_like_refuses_what_has_changed(animate, scd, folder, model):

@@ -37,7 +37,7 @@ def animate(options: Animate) -> None:
 
     record = {} if options.like is None else read_record(options.like)
     if record.get("kind") == CLIP_KIND:
-        same_model = options.model.model is None
+        same_model = not options.model.other
         animate_clip(repeated(options, record), record if same_model else {**record, "model": None})
         return
     if drives_a_clip(options):

@@ -36,6 +36,8 @@ class ModelOptions:
 
     model: Annotated[str | None, DisallowNone, arg(metavar="FOLDER|ID", help_behavior_hint="")] = None
     """A model folder, or the id of one on the Hugging Face hub. Default: the embedded model."""
+    lora: Annotated[tuple[str, ...], arg(metavar="FILE[:WEIGHT] ...", help_behavior_hint="")] = ()
+    """LoRA files, .safetensors (diffusers', kohya's layout), in their full strength or WEIGHT of it."""
     device: Device = "auto"
     """auto: the first accelerator there is."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -48,6 +50,11 @@ class ModelOptions:
     """Of the initial noise. Default: 0."""
     size: Number = None
     """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
+
+    @property
+    def other(self) -> bool:
+        """Whether `--like` is asked for with another model than it recorded."""
+        return self.model is not None or bool(self.lora)
 
 
 def claim(out: Path, source: Path, force: bool) -> None:

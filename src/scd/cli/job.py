@@ -97,7 +97,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
             "poses": [identity_of(path) for path in paths],
             "garments": [identity_of(path) for path in garments],
         },
-        old["model"] if old and options.model.model is None else None,
+        None if not old or options.model.other else old["model"],
     )  # fmt: skip
 
 
@@ -105,8 +105,8 @@ def merged_model(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
     """Options that were given win over recorded ones; "auto" counts as not given."""
     if not old:
         return given
-    recorded = {**old, "model": old["model"]["path"]}
-    unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto")}
+    recorded = {**old, "model": old["model"]["path"], "lora": tuple(old.get("lora", ()))}
+    unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto", ())}
     if unsaid.get("model") == "embedded":
         unsaid["model"] = None
     return replace(given, **unsaid)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from scd import __version__
 from scd.cli.options import ModelOptions
@@ -28,8 +31,35 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
             f"nothing yet); train it: scd train sd15-pictures --init {options.model}"
         )
     pipe.set_progress_bar_config(disable=True)
+    for named in options.lora:
+        add_lora(pipe, named)
     set_defaults(pipe, options)
     return pipe
+
+
+def add_lora(pipe: Any, named: str) -> None:
+    """Add FILE's or FILE:WEIGHT's layers to the pipeline's weights. Raises UserError for a file that is not
+    there, is damaged, or belongs to another network."""
+    path, weight = Path(named), 1.0
+    name, colon, number = named.rpartition(":")
+    if colon and not path.exists():
+        with contextlib.suppress(ValueError):
+            path, weight = Path(name), float(number)
+    if not path.is_file():
+        raise UserError(f"--lora {named}: no such file; give FILE.safetensors, or FILE.safetensors:0.7")
+    if path.suffix != ".safetensors":
+        raise UserError(f"--lora {path}: only .safetensors files are read; others can run code")
+    if not math.isfinite(weight):
+        raise UserError(f"--lora {named}: the weight is a number, usually from 0 to 1")
+    try:
+        pipe.load_lora_weights(load_file(path))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--lora {path}: does not fit this model, or is damaged ({reason[0]})") from error
+    if getattr(pipe.unet, "peft_config", None) is None:
+        raise UserError(f"--lora {path}: has no layer of this model's denoising network")
+    pipe.fuse_lora(lora_scale=weight)
+    pipe.unload_lora_weights()
 
 
 def set_defaults(pipe: Any, options: ModelOptions) -> None:
@@ -80,6 +110,7 @@ def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict
         "version": __version__, "model": model, "world_version": pipe.config.world_version,
         "device": torch.device(pipe.device).type, "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+        "lora": list(options.lora),
         "seed": options.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
     }  # fmt: skip
 

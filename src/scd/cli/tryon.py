@@ -52,7 +52,7 @@ def tryon(options: Tryon) -> None:
         )  # fmt: skip
     pipe = load_pipeline(job.model)
     model = identity(pipe, job.model)
-    if job.old and options.model.model is None:
+    if job.old and not options.model.other:
         require_same(model, job.old["model"])
     note_drawn_people(pipe, job.picture)
     stage = set_stage(original, region, pose, pipe.config.default_size)
