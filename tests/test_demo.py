@@ -101,6 +101,23 @@ def test_results_have_names_of_their_own(studio, settings):
     assert studio.preview(settings)[0] != studio.preview(settings)[0]
 
 
+def test_stop_leaves_nothing_half_made(studio, settings):
+    seen = []
+
+    def report(share, label):
+        seen.append(label)
+        if label == "painting" and share > 0:
+            studio.stop()
+
+    with pytest.raises(UserError, match=r"^stopped$"):
+        studio.generate(settings, report)
+    assert seen[-1] == "painting"
+    assert seen.count("painting") < 1 + 2  # of two steps it saw one
+    assert not list(studio.folder.glob("*.mp4*"))
+    clip, *_ = studio.generate(settings)
+    assert clip.exists(), "what is asked for next runs"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [

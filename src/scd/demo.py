@@ -7,6 +7,7 @@ import html
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ class Studio:
     options: ModelOptions  # the model as the command line asked for it
     folder: Path
     made: int = field(default=0, init=False)  # results so far: each has a name of its own
+    stopped: threading.Event = field(default_factory=threading.Event, init=False)
     # The model's own, for fields left empty: a button makes its numbers the pipeline's defaults
     defaults: dict[str, Any] = field(init=False)
 
@@ -52,6 +54,10 @@ class Studio:
         """The clip, the same beside reference, driver and pose, and what there is to say."""
         out, both = self._name("clip.mp4"), self._name("compare.mp4")
         return out, both, self._run(replace(self._job(settings), out=out, compare=both), report)
+
+    def stop(self) -> None:
+        """End what runs, at its next step, as if it had been an error: nothing half-made stays."""
+        self.stopped.set()
 
     def _job(self, settings: Mapping[str, Any]) -> Animate:
         """The page's fields as options of `scd animate`. Raises UserError."""
@@ -73,6 +79,8 @@ class Studio:
             set_defaults(self.pipe, options)
             return self.pipe
 
+        self.stopped.clear()
+
         @contextmanager
         def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
             done = 0
@@ -80,6 +88,8 @@ class Studio:
             def advance(steps: int = 1, text: str = "") -> None:
                 nonlocal done
                 done += steps
+                if self.stopped.is_set():
+                    raise UserError("stopped")
                 if report is not None:
                     report(done / total if total else 0.0, label)
 
@@ -174,6 +184,7 @@ def build(studio: Studio) -> Any:
                 with gr.Row():
                     preview = gr.Button("Preview the poses")
                     generate = gr.Button("Generate", variant="primary")
+                    stop = gr.Button("Stop", variant="stop")
                 notes = gr.Textbox(label="notes", interactive=False, lines=4)
             with gr.Column(scale=3):
                 # Labels would lie over the pictures' own
@@ -196,6 +207,7 @@ def build(studio: Studio) -> Any:
         inputs = set(fields.values())
         preview.click(previewed, inputs, [poses, notes], show_progress_on=poses, **together)
         generate.click(generated, inputs, [result, both, notes], show_progress_on=both, **together)
+        stop.click(studio.stop, queue=False)  # beside the one that runs
     return page
 
 
