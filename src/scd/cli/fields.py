@@ -52,6 +52,11 @@ class ModelOptions:
     """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
 
     @property
+    def name(self) -> str:
+        """What a report calls the model."""
+        return " + ".join([self.model or "embedded", *self.lora])
+
+    @property
     def other(self) -> bool:
         """Whether `--like` is asked for with another model than it recorded."""
         return self.model is not None or bool(self.lora)

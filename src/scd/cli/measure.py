@@ -48,7 +48,7 @@ def evaluate(options: Evaluate) -> None:
             options.model.seed or 0,
             detector,
             options.sheet,
-            options.model.model or "embedded",
+            options.model.name,
             advance,
         )
     table(f"{num} held-out people at {pipe.config.default_size} px", result)
@@ -71,7 +71,7 @@ def _evaluate_video(options: Evaluate) -> None:
     with progress("painting", num) as advance:
         result = evaluate_world_video(
             pipe, num, options.frames, options.model.seed or 0, options.sheet,
-            options.model.model or "embedded", advance,
+            options.model.name, advance,
         )  # fmt: skip
     table(f"{num} held-out clips at {pipe.config.default_size} px", result)
     json_line(result)
@@ -87,7 +87,7 @@ def _evaluate_tryon(options: Evaluate) -> None:
     lpips = _lpips(options, pipe)
     with progress("painting", 9 * num) as advance:  # at most: not everybody wears two pieces
         result = evaluate_world_tryon(
-            pipe, num, options.model.seed or 0, options.sheet, options.model.model or "embedded", lpips,
+            pipe, num, options.model.seed or 0, options.sheet, options.model.name, lpips,
             advance,
         )  # fmt: skip
     table(f"{num} people in other clothes, at {pipe.config.default_size} px", result)
@@ -123,7 +123,7 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
         model = {
             "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
             "scheduler": type(pipe.scheduler).__name__, "dtype": str(pipe.dtype).removeprefix("torch."),
-            "seed": seed, "model": options.model.model or "embedded",
+            "seed": seed, "model": options.model.name,
         }  # fmt: skip
         paintings = pairs_of.paint_pairs(pipe, pairs, size, options.paste_back, seed, options.batch)
     lpips = _lpips(options, pipe)
@@ -204,6 +204,6 @@ def bench(options: Bench) -> None:
     pipe = load_pipeline(options.model, trained=False)
     with progress("timing", len(KINDS) * (options.num + WARM_UP)) as advance:
         result = bench_pipeline(pipe, options.num, options.model.seed or 0, advance, options.frames)
-    result["model"] = options.model.model or "embedded"
+    result["model"] = options.model.name
     table("one guided denoising step, and a picture", result)
     json_line(result)
