@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=$1; shift
-STEPS=${STEPS:-1200} FRAMES_STEPS=${FRAMES_STEPS:-750} WORKERS=${WORKERS:-$(($(nproc) > 1 ? $(nproc) - 1 : 1))}
+STEPS=${STEPS:-1200} FRAMES_STEPS=${FRAMES_STEPS:-750} WORKERS=${WORKERS:-15}
 scd=${SCD:-.venv/bin/scd}
 export OPENCV_FOR_THREADS_NUM=1 # each of many workers would start one thread a processor
 

@@ -268,6 +268,8 @@ def test_loras_are_added_in_their_strength(animate, scd, model, folder):
     np.testing.assert_array_equal(media.read_image("a.png"), media.read_image("b.png"))
     assert scd("animate", "--like", "a.json", "--lora", "style.safetensors:0", "-o", "c.png")[0] == 0
     np.testing.assert_array_equal(media.read_image("c.png"), media.read_image("plain.png"))
+    assert scd("animate", "--like", "a.json", "--model", model, "-o", "e.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("e.png"), media.read_image("plain.png"))
     write_lora(folder / "style.safetensors", pipe, "lcm")
     assert "has changed since" in complaint(scd("animate", "--like", "a.json", "-o", "d.png"))
 

@@ -68,7 +68,7 @@ class DataConfig:
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
     garments: tuple[float, ...] = (0.7, 0.3)  # of the world: chances of 1, 2 garments in try-on
     reuse: int = 3  # blocks of steps that a scene of the world serves, its pictures in other roles
-    workers: int = 1  # processes that render or decode
+    workers: int = 1  # processes that render or decode; the order of the world's scenes depends on it
     augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
 
     @property

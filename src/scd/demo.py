@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,10 @@ class Studio:
     def generate(self, settings: Mapping[str, Any], report: Report | None = None) -> tuple[Path, Path, str]:
         """The clip, the same beside reference, driver and pose, and what there is to say."""
         out, both = self._name("clip.mp4"), self._name("compare.mp4")
-        return out, both, self._run(replace(self._job(settings), out=out, compare=both), report)
+        try:
+            return out, both, self._run(replace(self._job(settings), out=out, compare=both), report)
+        finally:  # nobody will ask for this name again
+            shutil.rmtree(out.with_name(out.name + ".work"), ignore_errors=True)
 
     def stop(self) -> None:
         """End what runs, at its next step, as if it had been an error: nothing half-made stays."""

@@ -107,6 +107,8 @@ def merged_model(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
         return given
     recorded = {**old, "model": old["model"]["path"], "lora": tuple(old.get("lora", ()))}
     unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto", ())}
+    if given.model is not None and not given.lora:
+        unsaid["lora"] = ()  # those recorded belong to the model recorded
     if unsaid.get("model") == "embedded":
         unsaid["model"] = None
     return replace(given, **unsaid)

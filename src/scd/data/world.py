@@ -19,7 +19,7 @@ FIRST_HELD_OUT_SEED = 10_000  # of evaluation and sample grids; examples, sheets
 
 
 class WorldPictures:
-    """Map-style dataset of `length` samples, each a function of its index alone.
+    """Map-style dataset of `length` samples, each a function of its index (and of `apart`) alone.
 
     Samples of one batch need one number of references, so it is drawn per block of `group` consecutive
     indices. A scene serves `reuse` blocks, with its pictures in other roles: drawing takes a quarter of a
