@@ -21,8 +21,9 @@ def grow(model: Path, out: Path, seed: int = 0, /) -> None:
     network = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32)
     config = dict(network.config)
     config["up_block_types"] = ["CrossAttnUpBlock2D"] * len(config["up_block_types"])
-    torch.manual_seed(seed)
-    grown = UNet2DConditionModel.from_config(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        grown = UNet2DConditionModel.from_config(config)
     new, unexpected = grown.load_state_dict(network.state_dict(), strict=False)
     if unexpected or not new or not all(".attentions." in name for name in new):
         raise SystemExit(f"{model}: not a network without attention at its finest level on the way up")
@@ -30,7 +31,9 @@ def grow(model: Path, out: Path, seed: int = 0, /) -> None:
         if name in new and ".proj_out." in name:
             torch.nn.init.zeros_(parameter)
     size, width = config["sample_size"], config["cross_attention_dim"]
-    inputs = torch.randn(1, config["in_channels"], size, size), 500, torch.randn(1, 3, width)
+    g = torch.Generator().manual_seed(seed)
+    z_t = torch.randn(1, config["in_channels"], size, size, generator=g)
+    inputs = z_t, 500, torch.randn(1, 3, width, generator=g)
     with torch.no_grad():
         difference = (grown(*inputs).sample - network(*inputs).sample).abs().max().item()
     if difference > 1e-5:

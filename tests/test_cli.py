@@ -271,7 +271,21 @@ def test_loras_are_added_in_their_strength(animate, scd, model, folder):
     assert scd("animate", "--like", "a.json", "--model", model, "-o", "e.png")[0] == 0
     np.testing.assert_array_equal(media.read_image("e.png"), media.read_image("plain.png"))
     write_lora(folder / "style.safetensors", pipe, "lcm")
-    assert "has changed since" in complaint(scd("animate", "--like", "a.json", "-o", "d.png"))
+    assert "style.safetensors has changed since a.json" in complaint(
+        scd("animate", "--like", "a.json", "-o", "d.png")
+    )
+
+
+def test_loras_add_up(model, tmp_path):
+    pipe: Any = load(model)
+    layouts = ("kohya", "diffusers")
+    changes = [write_lora(tmp_path / f"{layout}.safetensors", pipe, layout) for layout in layouts]
+    names = (f"{tmp_path}/kohya.safetensors:0.5", f"{tmp_path}/diffusers.safetensors")
+    both: Any = load_pipeline(ModelOptions(str(model), lora=names))
+    for layer, delta in changes[0].items():
+        plain, changed = (p.unet.get_submodule(layer).weight.detach() for p in (pipe, both))
+        wanted = plain + 0.5 * delta + changes[1][layer]
+        torch.testing.assert_close(changed, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_wrong_loras_are_one_line(animate, folder, model):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import complaint
+from test_lora import write as write_lora
 
 from scd import checkpoint, media, model, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
@@ -193,6 +194,26 @@ def test_like_repeats_a_clip(animate, scd, folder, models):
     told = record["options"]
     assert (record["seed"], told["start"], told["max_frames"], told["face"]) == (5, 0, 5, "none")
     assert scd("animate", "--like", "a.gif", "-o", "d.gif", "--model", models / "pictures")[0] == 0
+
+
+def test_like_sees_another_lora_of_motion_modules(animate, scd, folder, models):
+    pipe = SCDPipeline.from_pretrained(models / "clips")
+    write_lora("camera.safetensors", pipe, "diffusers", motion=True)
+    options = ("--max-frames", 3)
+    assert animate("dance.mp4", "-o", "plain.gif", *options)[0] == 0
+    assert animate("dance.mp4", "-o", "a.gif", *options, "--lora", "camera.safetensors:0.5")[0] == 0
+    assert not np.array_equal(frames_of("a.gif"), frames_of("plain.gif"))
+    assert scd("animate", "--like", "a.gif", "-o", "b.gif")[0] == 0
+    np.testing.assert_array_equal(frames_of("a.gif"), frames_of("b.gif"))
+    write_lora("camera.safetensors", pipe, "kohya", motion=True)
+    assert "camera.safetensors has changed since a.gif" in complaint(
+        scd("animate", "--like", "a.gif", "-o", "c.gif")
+    )
+
+
+def test_a_wrong_lora_is_said_before_poses_are_found(animate, folder, detector):
+    assert "no such file" in complaint(animate("dance.mp4", "-o", "a.gif", "--lora", "none.safetensors"))
+    assert not detector.calls
 
 
 def test_like_refuses_clips_that_cannot_be_repeated(animate, scd, folder, detector):

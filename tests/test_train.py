@@ -391,6 +391,10 @@ def test_a_scene_stays_with_one_worker():
             block % 3 + start for start in range(block // 6 * 6, block // 6 * 6 + 6, 3)
         ]
     assert len({seed for of_block in seeds for seed in of_block}) == 12
+    config = replace(TINY, data=replace(TINY.data, workers=3, reuse=2, groups=2))
+    trained_on = train.make_dataset(config, 100)
+    assert isinstance(trained_on, WorldPictures)
+    assert trained_on.seed_of(3, 0) == trained_on.seed_of(0, 0) != trained_on.seed_of(1, 0)
 
 
 # ---- stage 2: clips ----

@@ -37,7 +37,7 @@ from scd.cli.clip_job import (
     settled,
 )
 from scd.cli.job import parse_person, require_apart, require_free
-from scd.cli.models import identity, load_pipeline, require_same
+from scd.cli.models import identity, load_pipeline, lora_file, require_same
 from scd.cli.options import Animate, ModelOptions
 from scd.cli.terminal import progress
 from scd.cli.where import detector_if_there, note_people
@@ -67,6 +67,8 @@ def animate_clip(
     if options.num is not None:
         raise UserError("-n: for pictures; a clip is painted once, and another --seed gives another one")
     options = settled(options)
+    for named in options.model.lora:
+        lora_file(named)  # finding the poses takes long
     names, out, sheet = references(options), _out(options), None
     if options.sheet:
         sheet = out.with_name(f"{out.stem}-sheet.png")

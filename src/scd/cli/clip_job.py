@@ -96,7 +96,7 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
             filled["garment"] = tuple(unchanged_garments(inputs, like))
         if not options.poses:
             filled["poses"] = (unchanged(inputs["driving"], like, identity),)
-        return replace(options, **filled, model=merged_model(options.model, dict(record)))
+        return replace(options, **filled, model=merged_model(options.model, record, like))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{like}: is no complete record of `scd animate` ({error!r})") from error
 

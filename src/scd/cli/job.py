@@ -90,7 +90,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     return Job(
         reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, garments,
         num, person, canvas, first_said(options.detector, old.get("detector"), "mediapipe"),
-        names, record, sheet, options.force, merged_model(options.model, old),
+        names, record, sheet, options.force, merged_model(options.model, old, options.like),
         {
             "reference": identity_of(reference),
             "reference_pose": identity_of(reference_pose) if reference_pose else None,
@@ -101,14 +101,16 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     )  # fmt: skip
 
 
-def merged_model(given: ModelOptions, old: dict[str, Any]) -> ModelOptions:
-    """Options that were given win over recorded ones; "auto" counts as not given."""
+def merged_model(given: ModelOptions, old: Mapping[str, Any], like: Path | None) -> ModelOptions:
+    """Options that were given win over recorded ones; "auto" counts as not given. Recorded LoRAs belong to
+    the recorded model. Raises UserError for one that is gone or has changed."""
     if not old:
         return given
-    recorded = {**old, "model": old["model"]["path"], "lora": tuple(old.get("lora", ()))}
+    recorded = {**old, "model": old["model"]["path"], "lora": given.lora}
+    if not given.other:
+        loras = old.get("lora", ())  # older records name none
+        recorded["lora"] = tuple(f"{unchanged(one, like)}:{one['weight']}" for one in loras)
     unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto", ())}
-    if given.model is not None and not given.lora:
-        unsaid["lora"] = ()  # those recorded belong to the model recorded
     if unsaid.get("model") == "embedded":
         unsaid["model"] = None
     return replace(given, **unsaid)

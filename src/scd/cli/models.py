@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scd import __version__
+from scd.cli.job import identity_of
 from scd.cli.options import ModelOptions
 from scd.cli.terminal import no_bars_of_loading, progress
 from scd.model import load
@@ -22,6 +24,7 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
     """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError, also
     for a starting point that was never trained, unless that is what is wanted."""
     _require_numbers(options)
+    loras = [lora_file(named) for named in options.lora]
     no_bars_of_loading()
     with progress("loading the model", None):
         pipe: Any = load(options.model, options.device, options.dtype)
@@ -31,15 +34,15 @@ def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
             f"nothing yet); train it: scd train sd15-pictures --init {options.model}"
         )
     pipe.set_progress_bar_config(disable=True)
-    for named in options.lora:
-        add_lora(pipe, named)
+    for path, weight in loras:
+        add_lora(pipe, path, weight)
     set_defaults(pipe, options)
     return pipe
 
 
-def add_lora(pipe: Any, named: str) -> None:
-    """Add FILE's or FILE:WEIGHT's layers to the pipeline's weights. Raises UserError for a file that is not
-    there, is damaged, or belongs to another network."""
+def lora_file(named: str) -> tuple[Path, float]:
+    """The file and the weight of `--lora FILE[:WEIGHT]`. Raises UserError where it is none that could be
+    read."""
     path, weight = Path(named), 1.0
     name, colon, number = named.rpartition(":")
     if colon and not path.exists():
@@ -51,9 +54,17 @@ def add_lora(pipe: Any, named: str) -> None:
         raise UserError(f"--lora {path}: only .safetensors files are read; others can run code")
     if not math.isfinite(weight):
         raise UserError(f"--lora {named}: the weight is a number, usually from 0 to 1")
+    return path, weight
+
+
+def add_lora(pipe: Any, path: Path, weight: float) -> None:
+    """Add the file's layers to the pipeline's weights. Raises UserError for a file that is damaged, or
+    belongs to another network."""
     try:
         pipe.load_lora_weights(load_file(path))
-    except Exception as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--lora {path}: does not fit this model, or is damaged ({reason[0]})") from error
     if getattr(pipe.unet, "peft_config", None) is None:
@@ -110,7 +121,9 @@ def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict
         "version": __version__, "model": model, "world_version": pipe.config.world_version,
         "device": torch.device(pipe.device).type, "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
-        "lora": list(options.lora),
+        "lora": [
+            {**identity_of(path), "weight": weight} for path, weight in map(lora_file, options.lora)
+        ],
         "seed": options.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
     }  # fmt: skip
 

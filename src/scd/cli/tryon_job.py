@@ -113,7 +113,7 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
         parse_person(first_said(options.person, old.get("person"), "largest")),
         options.canvas or old.get("canvas"),
         first_said(options.detector, old.get("detector"), "mediapipe"),
-        names, record, sheet, preview, options.force, merged_model(options.model, old),
+        names, record, sheet, preview, options.force, merged_model(options.model, old, options.like),
         {
             "picture": identity_of(picture),
             "garments": [identity_of(path) for path in garments],
