@@ -108,11 +108,15 @@ class Cached:
 
 @dataclass(frozen=True)
 class Joint:
-    """Rows are the references of all groups, `num_references` each, then the targets with their `owner`."""
+    """Rows are the references of all groups, `num_references` each, then the targets with their `owner`. With
+    `seen`, each layer writes there what scd.matching judges its attention by."""
 
     num_groups: int
     num_references: int
     owner: tuple[int, ...]
+    # layer name -> Q, K_r, K of the targets and their references, heads split off: (B, heads, N, c), (groups,
+    # heads, N_r, c), (B, heads, N, c)
+    seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None
 
 
 Stage = Extract | Collect | Cached | Joint | None  # what travels as `reference`
@@ -151,9 +155,11 @@ class CausalSelfAttention(AttnProcessor2_0):
                     raise ValueError(f"no keys for {self.name}: the reference comes from another network")
                 kv = _projected(attn, cache.entries[self.name])
                 out = attend_with_reference(query, key, value, kv, owner, attn.heads)
-            case Joint(num_groups, num_references, owner):
+            case Joint(num_groups, num_references, owner, seen):
                 rows = num_groups * num_references
                 kv = tuple(x[:rows].reshape(num_groups, -1, x.shape[-1]) for x in (key, value))
+                if seen is not None:
+                    seen[self.name] = _split((query[rows:], kv[0], key[rows:]), attn.heads)
                 out = torch.cat([
                     attend(query[:rows], key[:rows], value[:rows], attn.heads),
                     attend_with_reference(query[rows:], key[rows:], value[rows:], kv, owner, attn.heads),
@@ -181,8 +187,14 @@ class ContextAttention(AttnProcessor2_0):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     """(Equation 1) Query (rows, N, channels), key and value (rows, M, channels) -> (rows, N, channels)."""
-    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    query, key, value = _split((query, key, value), num_heads)
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
+
+
+def _split(tokens: tuple[Tensor, Tensor, Tensor], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, N, channels) -> (rows, heads, N, channels of a head), of each."""
+    a, b, c = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in tokens)
+    return a, b, c
 
 
 def attend_with_reference(

@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_max_pool2d
 from scd import latents, process
 from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig
+from scd.matching import matching_loss
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.types import Batch
@@ -28,11 +29,12 @@ class Trainee(nn.Module):
 
     def forward(
         self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner,
-        num_frames: int = 1,
+        num_frames: int = 1, seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None,
     ) -> Tensor:  # fmt: skip
-        """The predictions of the targets. Pictures: one joint pass. Clips of `num_frames` rows, or a network
-        of its own for references: first the references, then the targets; where only temporal layers learn,
-        nothing of the former needs a gradient."""
+        """The predictions of the targets. Pictures: one joint pass, which fills `seen`
+        (scd.attention.Joint). Clips of `num_frames` rows, or a network of its own for references: first the
+        references, then the targets; where only temporal layers learn, nothing of the former needs a
+        gradient."""
         drawings = torch.cat([reference_drawings.flatten(0, 1), target_drawings])
         rows = references.shape[0] * references.shape[1]
         of_references, of_targets = self.pose_encoder(drawings).split([rows, len(z_t)])
@@ -41,8 +43,9 @@ class Trainee(nn.Module):
         features = torch.where(shown, of_references, torch.zeros_like(of_references)), of_targets
         if num_frames == 1 and self.reference_unet is None:
             return joint(
-                self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner
-            )
+                self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner,
+                seen,
+            )  # fmt: skip
         shown = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
         spatial = (p for n, p in self.unet.named_parameters() if ".motion_modules." not in n)
         frozen = not any(p.requires_grad for p in spatial)
@@ -93,6 +96,7 @@ def step_loss(
     dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
     context = pipe.training_context(batch.references, owner, batch.reference_tokens)
+    seen = {} if config.matching_weight else None
     prediction = trainee(
         references,
         z_t,
@@ -102,16 +106,28 @@ def step_loss(
         context,
         owner,
         num_frames,
+        **({} if seen is None else {"seen": seen}),
     )
+    soft_region = _weigh(region, _on_latents(batch.heads, z_0), config.head_weight)
     sums, weights = process.errors(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
-        region=_weigh(region, _on_latents(batch.heads, z_0), config.head_weight),
+        region=soft_region,
         channel_weights=getattr(pipe.vae, "loss_weights", None),
         num_frames=num_frames, change_weight=config.change_weight,
     )  # fmt: skip
     if tally is not None:
         tally.count(timesteps / pipe.scheduler.config.num_train_timesteps, sums.detach(), weights)
-    return sums.sum() / weights.sum().clamp(min=1)
+    loss = sums.sum() / weights.sum().clamp(min=1)
+    if seen is None:
+        return loss
+    # Rows that are painted whole: a garment has no skin to be matched with
+    asked = torch.ones_like(z_0[:, :1]) if soft_region is None else soft_region
+    if region is not None:
+        asked = asked * region.flatten(1).all(1)[:, None, None, None]
+    offset = torch.rand(2, generator=generator).tolist()
+    return loss + config.matching_weight * matching_loss(
+        seen, references, z_0, owner, asked, (offset[0], offset[1])
+    )
 
 
 def _on_latents(mask: Tensor | None, z_0: Tensor) -> Tensor | None:

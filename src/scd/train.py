@@ -98,6 +98,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     _keep_freed_memory()
     learning.choose(pipe, config)
     sharded = sharding.is_sharded(accelerator)
+    if sharded and config.matching_weight:  # what layers saw does not leave a sharded network
+        raise UserError("--matching-weight: not with shards of parameters; leave it out")
     shown = sharding.duplicate(pipe) if sharded and writes else pipe
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()

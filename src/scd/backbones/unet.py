@@ -149,10 +149,11 @@ def denoise(
 def joint(
     unet: nn.Module, references: Tensor, targets: Tensor, timestep: int, timesteps: Tensor,
     features: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor], owner: Sequence[int],
+    seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Tensor:  # fmt: skip
     """Both stages in one pass, for training: rows of one batch. references (G, R, C, h, w), targets (B, C, h,
-    w), timesteps (B,), features and context of (references, targets) with G R and B rows. Returns the
-    predictions of the targets (B, C, h, w)."""
+    w), timesteps (B,), features and context of (references, targets) with G R and B rows; `seen`
+    as in scd.attention.Joint. Returns the predictions of the targets (B, C, h, w)."""
     num_groups, num_references = references.shape[:2]
     rows = num_groups * num_references
     output = predict(
@@ -161,6 +162,6 @@ def joint(
         torch.cat([timesteps.new_full((rows,), timestep), timesteps]),
         torch.cat(features),
         torch.cat(context),
-        Joint(num_groups, num_references, tuple(owner)),
+        Joint(num_groups, num_references, tuple(owner), seen),
     )
     return output[rows:]

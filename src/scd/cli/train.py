@@ -35,6 +35,12 @@ def train(options: Train) -> None:
             raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
     if config.data.frames > 1 and config.data.tasks[0] != 1:
         raise UserError("--data.tasks: clips show people as they are; leave it out with --data.frames")
+    if config.matching_weight and (
+        config.checkpointing or config.data.frames > 1 or config.reference_network != "same"
+    ):
+        raise UserError(
+            "--matching-weight: for pictures and one network, without --checkpointing; leave it out"
+        )
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
     config = replace(config, data=ready(config.data, look=not options.dry_run))
