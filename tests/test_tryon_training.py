@@ -17,6 +17,8 @@ from scd.checkpoint import checkpoints
 from scd.config import PRESETS, DataConfig
 from scd.data.collate import collate
 from scd.data.tryon_pictures import open_tryon
+from scd.data.world import WorldPictures
+from scd.data.world_tryon import WorldTryOn
 from scd.data.write_viton_hd import write_viton_hd
 from scd.region import latent_region
 from scd.types import UserError
@@ -240,3 +242,29 @@ def test_a_pair_is_one_garment_and_one_person_whatever_the_preset_says():
         assert (config.data.most_references, config.data.rows) == (references, rows)
     pairs = replace(PRESETS["world-tryon"], data=replace(PRESETS["world-tryon"].data, kind="dresscode"))
     assert (pairs.data.most_references, pairs.data.rows, pairs.targets_per_step) == (1, 1, 4)
+
+
+def test_some_people_have_exact_poses(monkeypatch):
+    """Of samples in tasks of every kind none is moved with `exact` 1, some with 0.5; the pictures stay."""
+    options = {"size": 32, "num_targets": 2}
+    plain, moved, some, exact = (
+        WorldPictures(8, augment=augment, exact=share, **options)
+        for augment, share in ((False, 0.0), (True, 0.0), (True, 0.5), (True, 1.0))
+    )
+
+    def drawings(dataset):
+        return [dataset[i].target_drawings for i in range(8)]
+
+    same = [np.array_equal(a, b) for a, b in zip(drawings(plain), drawings(some), strict=True)]
+    assert 1 <= sum(same) <= 7
+    assert all(np.array_equal(a, b) for a, b in zip(drawings(plain), drawings(exact), strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(drawings(plain), drawings(moved), strict=True))
+    assert all(np.array_equal(plain[i].targets, some[i].targets) for i in range(8))
+
+    calls = []
+    monkeypatch.setattr("scd.data.world_tryon.perturb", lambda pose, rng: calls.append(pose) or pose)
+    for share in (1.0, 0.0):
+        dataset = WorldTryOn(2, tasks=(0.0, 0.5, 0.5), exact=share, **options)
+        for i in range(2):
+            dataset[i]
+        assert bool(calls) == (share == 0.0)

@@ -70,6 +70,7 @@ class DataConfig:
     reuse: int = 3  # blocks of steps that a scene of the world serves, its pictures in other roles
     workers: int = 1  # processes that render or decode; the order of the world's scenes depends on it
     augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
+    exact: float = 0.0  # of the world, with `augment`: the chance that a person's poses have none after all
 
     @property
     def pairs(self) -> bool:

@@ -30,13 +30,15 @@ class WorldPictures:
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
         group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
         augment: bool = True, reuse: int = 1, apart: int = 1, heads: bool = False,
+        exact: float = 0.0,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
         N`). apart: a scene's blocks are every so manieth, since so many workers take blocks in turn and each
-        has its own memory. heads: whether samples say where the targets' heads are."""
+        has its own memory. heads: whether samples say where the targets' heads are. exact: the chance of a
+        sample without errors in its poses; the reference shows which kind it is."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
-        self.reuse, self.apart, self.heads = reuse, apart, heads
+        self.reuse, self.apart, self.heads, self.exact = reuse, apart, heads, exact
         # Memory of the block before, for the block that uses its scenes again
         self.scene = Memory(world.Scene.from_seed, 2 * group)
         self.view = Memory(self._view, 2 * group * (num_targets + len(references)))
@@ -67,7 +69,11 @@ class WorldPictures:
             order = rng.permutation(len(order))
         views = [self.view(seed, int(i)) for i in order]
         poses = [view.pose for view in views]
-        return _sample(views, poses, num_references, self.size, rng if self.augment else None, self.heads)
+        return _sample(views, poses, num_references, self.size, self._errors(rng), self.heads)
+
+    def _errors(self, rng: np.random.Generator) -> np.random.Generator | None:
+        """What a sample's poses are moved by, if they are."""
+        return None if not self.augment or (self.exact and rng.random() < self.exact) else rng
 
 
 class WorldClips(WorldPictures):
@@ -97,8 +103,7 @@ class WorldClips(WorldPictures):
         shown = [self.view(seed, int(i)) for i in rng.permutation(len(self.references))[:num_references]]
         everything = [*shown, *views]
         poses = [view.pose for view in everything]
-        errors = rng if self.augment else None
-        return _sample(everything, poses, num_references, self.size, errors, self.heads)
+        return _sample(everything, poses, num_references, self.size, self._errors(rng), self.heads)
 
 
 def draw_num_references(seed: int, block: int, chances: tuple[float, ...]) -> int:

@@ -69,6 +69,7 @@ class WorldTryOn(WorldPictures):
             return super().__getitem__(index)
         num = draw_num_references(self.first_seed, block, self.garments)
         rng = np.random.default_rng([self.first_seed, 2, index])
+        errors = self._errors(rng)
         seed = self.seed_of(block, place)
         outfit = self.outfit(seed, num)
         garments = outfit.garments if num == 2 else (outfit.garments[rng.integers(len(outfit.garments))],)
@@ -83,7 +84,7 @@ class WorldTryOn(WorldPictures):
             for garment in garments:
                 first = first.dressed(sample_garment(rng, garment.kind))
             references.insert(0, first.image)
-            drawings.insert(0, self._draw(first, rng))
+            drawings.insert(0, self._draw(first, errors))
             regions = np.ones((len(views), self.size, self.size, 1), np.uint8)
             if self.heads:
                 heads = np.stack([head_mask(view.pose, view.size) for view in views])
@@ -92,7 +93,7 @@ class WorldTryOn(WorldPictures):
             regions = np.stack([world_region(view, kinds)[..., None] for view in views]).astype(np.uint8)
         return Sample(
             np.stack(references), np.stack(drawings), np.stack([view.image for view in views]),
-            np.stack([self._draw(view, rng) for view in views]),
+            np.stack([self._draw(view, errors) for view in views]),
             heads=heads, regions=regions,
         )  # fmt: skip
 
@@ -108,9 +109,10 @@ class WorldTryOn(WorldPictures):
         view = self.view(seed, index)
         return view if view.outfit == outfit else view.dressed(outfit)
 
-    def _draw(self, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
-        pose = as_detected(view.pose, keep_head=self.augment and rng.random() < 0.5)
-        return draw_pose(perturb(pose, rng) if self.augment else pose, view.size)
+    def _draw(self, view: View, errors: np.random.Generator | None) -> NDArray[np.uint8]:
+        if errors is None:
+            return draw_pose(as_detected(view.pose), view.size)
+        return draw_pose(perturb(as_detected(view.pose, keep_head=errors.random() < 0.5), errors), view.size)
 
 
 def facing(scene: world.Scene, num: int, largest_yaw: float = LARGEST_YAW) -> list[int]:
