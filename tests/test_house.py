@@ -32,7 +32,7 @@ METHOD = [
 
 # Layers of docs/design: a file may import only from its own layer and those before it
 LAYERS = [
-    ("pure", ["types", "config", "process", "windows", "pose.skeleton"]),
+    ("pure", ["types", "config", "process", "matching", "windows", "pose.skeleton"]),
     ("nets", ["attention", "pose_encoder", "codec", "backbones"]),
     ("world", ["world", "pose", "data", "media", "region"]),
     ("pipeline", [

@@ -157,6 +157,31 @@ def test_loss_is_over_targets_and_drops_references(monkeypatch):
     assert loss(batch, 0.0) != loss(other, 0.0)
 
 
+def test_timesteps_move_to_more_noise(monkeypatch):
+    """Shifted by 3, half of a step's timesteps lie in the last quarter; by 1 they are what they were; and a
+    part that was rounded up to 1 is still a timestep."""
+    parts = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(step.shift(parts, 1.0), parts)
+    assert step.shift(torch.tensor([0.0, 0.5]), 3.0).tolist() == [0.0, 0.75]
+    pipe, batch = model.build(TINY), collate(batch_of(TINY, 2))
+    seen, levels = [], process.noise_levels
+    monkeypatch.setattr(process, "noise_levels", lambda s, t: seen.extend(t.tolist()) or levels(s, t))
+
+    def draw(by):
+        seen.clear()
+        for seed in range(8):
+            g = torch.Generator().manual_seed(seed)
+            step.step_loss(train.Trainee(pipe), pipe, batch, g, replace(TINY, timestep_shift=by))
+        return np.array(seen)
+
+    even, moved = draw(1.0), draw(3.0)
+    assert (np.abs(moved - 3 * even / (1 + 2 * even / 1000)) < 4).all()  # timesteps were rounded
+    assert (even >= 750).mean() == 0.25
+    assert (moved >= 750).mean() == 0.5
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.ones(*size))
+    assert draw(1.0).max() == 999
+
+
 def test_heads_count_as_often_as_asked_for():
     """The loss is a weighted mean over places: what an error at a head costs rises as `head_weight` says."""
     pipe = model.build(TINY)

@@ -125,6 +125,9 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     ema_decay: float = 0.9995  # running average of what learns; 0 = none, a fifth less memory
     drop_reference: float = 0.1  # chance that a target trains guidance's unconditional half
+    # Which noise levels are drawn (scd.step.shift): 1 = all alike, 3 = half of them in the last quarter,
+    # where nothing of the target is left and all has to be read from the reference
+    timestep_shift: float = 1.0
     noise_offset: float = 0.0  # of a channel's mean, times the noise's own deviation
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     # Of pictures: what the loss of attention's matches counts (scd.matching); not with checkpointing

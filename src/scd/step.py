@@ -82,7 +82,9 @@ def step_loss(
     # schedule: the loss of a step varies less
     draws = num // num_frames
     parts = (torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)) / draws
-    timesteps = (parts * pipe.scheduler.config.num_train_timesteps).long().to(device)
+    num_timesteps = pipe.scheduler.config.num_train_timesteps
+    timesteps = (shift(parts, config.timestep_shift) * num_timesteps).long().to(device)
+    timesteps = timesteps.clamp(max=num_timesteps - 1)  # a part just below 1 may have been rounded up
     timesteps = timesteps.repeat_interleave(num_frames)
     eps = torch.randn(z_0.shape, generator=generator).to(device)
     if config.noise_offset:
@@ -116,7 +118,7 @@ def step_loss(
         num_frames=num_frames, change_weight=config.change_weight,
     )  # fmt: skip
     if tally is not None:
-        tally.count(timesteps / pipe.scheduler.config.num_train_timesteps, sums.detach(), weights)
+        tally.count(timesteps / num_timesteps, sums.detach(), weights)
     loss = sums.sum() / weights.sum().clamp(min=1)
     if seen is None:
         return loss
@@ -128,6 +130,12 @@ def step_loss(
     return loss + config.matching_weight * matching_loss(
         seen, references, z_0, owner, asked, (offset[0], offset[1])
     )
+
+
+def shift(parts: Tensor, by: float) -> Tensor:
+    """Parts of the schedule in [0, 1), moved to more noise: half of them lie above by / (1 + by) (Esser et
+    al. 2024, Equation 23)."""
+    return by * parts / (1 + (by - 1) * parts)
 
 
 def _on_latents(mask: Tensor | None, z_0: Tensor) -> Tensor | None:
