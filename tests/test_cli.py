@@ -616,7 +616,7 @@ def test_train_stops_whole_and_goes_on(scd, small_training, tmp_path, monkeypatc
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     monkeypatch.setattr("scd.model.build", raising(AssertionError("the codec is the run's own")))
-    assert "holds a run with other settings" in complaint(scd(*command, "--lr", 1))
+    assert "holds a run with other settings" in complaint(scd(*command, "--seed", 1))
     assert scd(*command) == (0, f"{run / 'model'}\n", "")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]

@@ -67,7 +67,10 @@ def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
     run = tmp_path / "run"
     train.train(replace(TINY, steps=3), run, model.build(TINY))
     with pytest.raises(UserError, match="holds a run with other settings"):
-        train.train(replace(TINY, lr=1e-5), run, model.build(TINY))
+        train.train(replace(TINY, seed=5), run, model.build(TINY))
+    train.train(replace(TINY, lr=1e-5, steps=4), run, model.build(TINY))  # what "lower --lr" advises
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["lr"] < 1e-5 < rows[0]["lr"]
     newest = checkpoint.checkpoints(run)[-1]
     (newest / "ema.safetensors").write_bytes(b"1234")
     with pytest.raises(UserError, match=r"damaged checkpoint.*remove this folder"):

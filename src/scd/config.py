@@ -118,6 +118,7 @@ class TrainConfig:
     warmup: int = 200  # steps of linear warm-up
     cooldown: int = 0  # last steps, over which the rate falls linearly to zero
     clip: float = 1.0  # gradient norm
+    skip_broken: int = 0  # steps in a row that may be left out because their loss or gradient is no number
     accumulation: int = 1  # batches in an optimizer step
     checkpointing: bool = False  # gradient checkpointing: less memory, a third more time
     # Autocast; weights and optimizer stay float32. auto: bf16 where the machine computes in it; an Ice Lake
@@ -280,8 +281,10 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
 
 
 def same_run(a: TrainConfig, b: TrainConfig) -> bool:
-    """Whether one run folder can hold both: only how long it goes on, and how often it writes, may differ."""
-    free = {"steps": 0, "cooldown": 0, "log_every": 0, "sample_every": 0, "save_every": 0}
+    """Whether one run folder can hold both: only how long it goes on, how fast it learns, what it bears and
+    how often it writes may differ."""
+    free: dict[str, Any] = {"steps": 0, "cooldown": 0, "lr": 0, "skip_broken": 0}
+    free |= {"log_every": 0, "sample_every": 0, "save_every": 0}
     free |= {"sample_pictures": 0, "tracker": ""}
     return replace(a, **free) == replace(b, **free)
 

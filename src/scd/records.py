@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,13 +30,15 @@ class Tally:
         """Add the targets of a batch; `levels` (B,) are timesteps over the schedule's length, in [0, 1)."""
         part = (levels * NUM_LEVELS).long().clamp(max=NUM_LEVELS - 1)
         for index, one, weight in zip(part.tolist(), sums.tolist(), weights.tolist(), strict=True):
+            if not math.isfinite(one):  # the step will be left out, or end the run
+                continue
             self.sums[index] += one
             self.weights[index] += weight
 
     def row(self) -> dict[str, float]:
         """`loss`, the mean of the steps; `loss_t0` .. `loss_t3`, of targets with little noise .. with much,
         where there were any."""
-        row = {"loss": sum(self.losses) / len(self.losses)}
+        row = {"loss": sum(self.losses) / len(self.losses)} if self.losses else {}
         for index, (one, weight) in enumerate(zip(self.sums, self.weights, strict=True)):
             if weight:
                 row[f"loss_t{index}"] = one / weight

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import math
 import os
 import time
@@ -41,6 +42,8 @@ from scd.records import Tally
 from scd.reference import hash_weights
 from scd.step import Trainee, step_loss
 from scd.types import UserError
+
+log = logging.getLogger("scd")
 
 
 class Turns:
@@ -188,7 +191,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
 
     began, since = time.monotonic(), (time.monotonic(), step)
-    iterator = iter(loader)
+    iterator, skipped = iter(loader), 0
     while step < config.steps:
         total, batches = 0.0, []
         for part in range(config.accumulation):
@@ -204,15 +207,20 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             total = cast(Tensor, shares).mean().item()
         norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
         # fp16 seeks its loss scale by trial and leaves out a step whose gradient has no number
-        if not (math.isfinite(total) and (accelerator.mixed_precision == "fp16" or norm.isfinite())):
+        sound = math.isfinite(total) and (accelerator.mixed_precision == "fp16" or bool(norm.isfinite()))
+        skipped = 0 if sound else skipped + 1
+        if skipped > config.skip_broken:
             raise records.broken(run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        optimizer.step()
+        if sound:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            optimizer.step()
+            ema.step(averaged)
+            tally.losses.append(total)
+        else:
+            log.warning(f"step {step}: its loss or gradient is not a number; left out")
         optimizer.zero_grad(set_to_none=True)
-        ema.step(averaged)
         step += 1
-        tally.losses.append(total)
         if progress is not None:
             progress(step, total)
         if step % config.log_every == 0 or step == config.steps:
