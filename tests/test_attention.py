@@ -195,9 +195,7 @@ def test_reference_of_another_size(unet, side):
 def test_adapt_is_idempotent_and_watched(unet):
     processors = [layer.processor for layer in spatial_layers(unet).values()]
     adapt(unet)
-    assert [p.name for p in processors] == [
-        layer.processor.name for layer in spatial_layers(unet).values()
-    ]
+    assert [p.name for p in processors] == [layer.processor.name for layer in spatial_layers(unet).values()]
     check_adapted(unet)
     unet.set_attn_processor(AttnProcessor2_0())
     with pytest.raises(

@@ -312,9 +312,7 @@ def test_sheets_show_clips_that_are_held_out(tmp_path, monkeypatch):
     lay_out(tmp_path, "ubc")
     seen = []
     honest = evaluate_real.open_real
-    monkeypatch.setattr(
-        evaluate_real, "open_real", lambda *a, **k: seen.append(honest(*a, **k)) or seen[-1]
-    )
+    monkeypatch.setattr(evaluate_real, "open_real", lambda *a, **k: seen.append(honest(*a, **k)) or seen[-1])
     pipe = make_pipeline()
     config = replace(config_of(tmp_path), sample_pictures=2)
     config = replace(config, data=replace(config.data, kind="ubc"))

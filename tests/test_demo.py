@@ -191,6 +191,11 @@ def test_the_page(gradio, studio, settings, monkeypatch, tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(studio, "generate", full)
+    assert error.value.title == "Error"
+    with monkeypatch.context() as patch, pytest.raises(gradio.Error, match="stopped") as error:
+        patch.setattr(studio, "generate", lambda *_: (_ for _ in ()).throw(UserError("stopped")))
+        functions["generated"].fn(given)
+    assert error.value.title == "Stopped"
     with pytest.raises(gradio.Error, match="not enough memory"):
         functions["generated"].fn(given)
 

@@ -172,6 +172,7 @@ def test_a_starting_point_round_trips_with_its_image_encoder(folders, tmp_path):
 
 # ---- with a motion adapter ----
 
+
 def write_adapter(folder, seed=0, **changes):
     """AnimateDiff's layout, few channels."""
     return make_adapter(folder, seed, **{**TINY_MOTION, **changes})

@@ -126,7 +126,11 @@ def placed(clip: PoseClip, placement: media.Placement) -> PoseClip:
 
 
 def paint_frames(
-    pipe: Any, reference: Any, poses: PoseClip, seed: int = 0, work_folder: Path | None = None,
+    pipe: Any,
+    reference: Any,
+    poses: PoseClip,
+    seed: int = 0,
+    work_folder: Path | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Iterator[Picture]:
     """The clip's frames in the model's size, uint8 (H, W, 3), as they are decoded.

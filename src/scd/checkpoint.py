@@ -22,9 +22,7 @@ KEEP = 2  # checkpoints kept in a run: the newest, and the one before in case th
 State = dict[str, dict[str, Tensor]]  # the tensors of a checkpoint's files, by file and name
 
 
-def gather(
-    model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor], keep: bool = True
-) -> State:
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor], keep: bool = True) -> State:
     """What a checkpoint holds, whole, on the host. Where parameters are in shards all processes call this,
     and those that do not write keep nothing."""
     weights = _learnable(model)

@@ -108,7 +108,9 @@ class PatchCodec(ModelMixin, ConfigMixin):
         std = variances.flip(0)[:latent_channels].clamp(min=1e-12).sqrt()
         gain = std.pow(-whitening)[:, None]
         codec = cls(
-            latent_channels, patch_size, scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt()),
+            latent_channels,
+            patch_size,
+            scaling_factor=float(1 / (std * gain[:, 0]).square().mean().sqrt()),
             block_out_channels=halvings(patch_size),
         )
         shape = (latent_channels, 3, patch_size, patch_size)

@@ -25,6 +25,7 @@ from scd.types import UserError
 
 log = logging.getLogger("scd")
 ADDRESS = "127.0.0.1"  # this computer only
+STOPPED = "stopped"  # the line of a run that its button ended
 # The people of examples/, drawn here, because an installed package has no such folder
 PHOTO_SEED, DANCE_SEED = 43, 52
 Report = Callable[[float, str], None]  # how much is done, 0..1, and of what
@@ -93,7 +94,7 @@ class Studio:
                 nonlocal done
                 done += steps
                 if self.stopped.is_set():
-                    raise UserError("stopped")
+                    raise UserError(STOPPED)
                 if report is not None:
                     report(done / total if total else 0.0, label)
 
@@ -224,7 +225,8 @@ def _shown(gr: Any, work: Callable[..., tuple], given: dict, fields: dict, progr
         line = one_line(error)
         if line is None:
             raise
-        raise gr.Error(html.escape(line), duration=None, print_exception=False) from None
+        title = "Stopped" if line == STOPPED else "Error"
+        raise gr.Error(html.escape(line), duration=None, title=title, print_exception=False) from None
     return (str(part) for part in shown)
 
 

@@ -95,9 +95,7 @@ def seam_cases(case: ClipCase, num_frames: int, seed: int, size: int) -> list[Cl
     poses = [as_detected(view.pose) for view in views]
     first = scene.view(0, size=size)
     of_scene = replace(case, reference=first.image, reference_pose=as_detected(first.pose))
-    return [
-        replace(of_scene, poses=PoseClip.from_poses(p, FPS)) for p in (poses, [poses[0]] * num_frames)
-    ]
+    return [replace(of_scene, poses=PoseClip.from_poses(p, FPS)) for p in (poses, [poses[0]] * num_frames)]
 
 
 def evaluate_world_video(

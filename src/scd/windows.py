@@ -55,6 +55,4 @@ def windows(num_frames: int, length: int, overlap: int, step: int = 0) -> list[W
     total = torch.zeros(num_frames, dtype=torch.float64)
     for start in starts:
         total[start : start + length] += raw
-    return [
-        Window(start, start + length, (raw / total[start : start + length]).float()) for start in starts
-    ]
+    return [Window(start, start + length, (raw / total[start : start + length]).float()) for start in starts]
