@@ -303,7 +303,7 @@ def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
 
 
 def test_poses_stay_with_the_pictures_they_are_of(tmp_path, no_detector):
-    """A copied or touched clip, and one that was away for a while, keeps its poses; another clip loses them."""
+    """A copied or touched clip, and one that was away for a while, keeps its poses; another loses them."""
     _, poses = lay(tmp_path, "a", 1, num=2)
     lay(tmp_path / "other", "b", 2, num=2)
     write_poses(tmp_path / "hand.npz", [[pose] for pose in poses], 30, PORTRAIT)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_cli import complaint
+from test_cli import complaint, raising
 from test_cli_clip import FakeDetector
 
 from scd import SCDPipeline, media, model, world
@@ -190,12 +190,12 @@ def test_the_page(gradio, studio, settings, monkeypatch, tmp_path):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(studio, "generate", full)
     assert error.value.title == "Error"
-    with monkeypatch.context() as patch, pytest.raises(gradio.Error, match="stopped") as error:
-        patch.setattr(studio, "generate", lambda *_: (_ for _ in ()).throw(UserError("stopped")))
+    monkeypatch.setattr(studio, "generate", raising(UserError("stopped")))
+    with pytest.raises(gradio.Error, match="stopped") as error:
         functions["generated"].fn(given)
     assert error.value.title == "Stopped"
+    monkeypatch.setattr(studio, "generate", full)
     with pytest.raises(gradio.Error, match="not enough memory"):
         functions["generated"].fn(given)
 
