@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from scd import matching, model, step, train
+from scd.backbones.motion import picture_copy
 from scd.config import PRESETS
 from scd.data.collate import collate
 from scd.matching import matching_loss
+from scd.types import UserError
 
 TINY = PRESETS["world-tiny"]
 
@@ -78,6 +80,8 @@ def test_it_is_the_definition():
         expected.append(off / weight)
     value = matching_loss(seen, references, z_0, owner, weights, (0.5, 0.25))
     assert value.item() == pytest.approx(sum(expected) / 2, rel=1e-4)
+    with pytest.raises(UserError, match="--matching-weight: no attention of this network has 16 x 16 places"):
+        matching_loss({"left out": seen["left out"]}, references, z_0, owner, weights)
     nobody = matching_loss(seen, references, z_0, [-1, -1, -1], weights)
     assert nobody.item() == 0
     assert matching_loss(seen, references, z_0, owner, 0 * weights).item() == 0
@@ -118,6 +122,52 @@ def test_a_step_counts_rows_that_are_painted_whole():
     part = everything.regions.clone()
     part[..., :8] = 0
     assert loss(replace(batch, regions=part), 1.0) == loss(replace(batch, regions=part), 0.0)
+
+
+def test_checkpointing_gives_the_same_gradients():
+    config, batch = step_batch()
+    gradients = []
+    for checkpointing in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            pipe = model.build(config)
+            torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+        trainee = train.Trainee(pipe).train()
+        if checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
+        asked = replace(config, matching_weight=1.0)
+        step.step_loss(trainee, pipe, batch, torch.Generator().manual_seed(0), asked).backward()
+        gradients.append({n: p.grad for n, p in trainee.named_parameters() if p.grad is not None})
+    plain, saving = gradients
+    assert plain.keys() == saving.keys()
+    assert all(torch.allclose(plain[n], saving[n], atol=1e-6) for n in plain)
+
+
+def test_half_precision_divides_by_next_to_nothing():
+    """A target that reads itself and hardly its reference: gradients are finite under autocast to float16,
+    scaled as such training scales them, and near float32's."""
+    g = torch.Generator().manual_seed(0)
+    reference, target = torch.randn(1, 1, 4, 16, 16, generator=g), torch.randn(1, 4, 16, 16, generator=g)
+    query, keys_r = (torch.randn(1, 2, 256, 8, generator=g) for _ in range(2))
+    keys = 12 * query / query.norm(dim=-1, keepdim=True) ** 2 * 8**0.5
+    gradients = []
+    for dtype in (torch.float32, torch.float16):
+        leaves = [x.clone().to(dtype).requires_grad_() for x in (query, keys_r, keys)]
+        with torch.autocast("cpu", torch.float16, enabled=dtype == torch.float16):
+            loss = matching_loss({"layer": tuple(leaves)}, reference, target, [0], torch.ones(1, 1, 16, 16))
+        (loss * 2**14).backward()
+        gradients.append([x.grad.float() / 2**14 for x in leaves])
+    for single, half in zip(*gradients, strict=True):
+        assert half.isfinite().all()
+        assert (half - single).abs().max() < 0.02 * single.abs().max()
+
+
+def test_a_network_of_its_own_for_references_is_refused(tmp_path):
+    config = replace(TINY, matching_weight=1.0)
+    pipe = model.build(config)
+    pipe.reference_unet = picture_copy(pipe.unet)
+    with pytest.raises(UserError, match="--matching-weight: not with a model that has a network of its own"):
+        train.train(config, tmp_path, pipe)
 
 
 def test_it_teaches_attention_where_to_look():

@@ -192,8 +192,10 @@ def test_a_broken_step_stops_the_run_and_keeps_its_batch(tmp_path, monkeypatch, 
     assert [step for step, _ in curve(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_broken_steps_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch, caplog):
-    """The third step of six breaks: it is as if it had not been. Two in a row are one too many."""
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_broken_steps_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch, caplog, what):
+    """The third step of six breaks: nothing is learnt from it. Two in a row are one too many, also where the
+    run was cut between them."""
     config = replace(PRESETS["world-tiny"], steps=6, log_every=1, sample_pictures=0, tracker="none")
     true, broken, seen = train.step_loss, {2}, []
 
@@ -203,14 +205,18 @@ def test_broken_steps_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch
         if len(seen) - 1 not in broken:
             return loss
         args[-1].count(torch.tensor([0.5]), torch.tensor([float("nan")]), torch.ones(1))
-        return loss + (loss - loss.detach()).sqrt()
+        return loss * float("nan") if what == "loss" else loss + (loss - loss.detach()).sqrt()
 
+    averages = []
+    average = train.EMAModel.step
+    monkeypatch.setattr(train.EMAModel, "step", lambda *args: averages.append(0) or average(*args))
     monkeypatch.setattr(train, "step_loss", breaks)
     pipe = make_pipeline()
     before = [p.clone() for p in pipe.unet.parameters()]
     train.train(replace(config, skip_broken=1), tmp_path / "one", pipe)
     assert all(p.isfinite().all() for p in pipe.unet.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, pipe.unet.parameters(), strict=True))
+    assert len(averages) == 5
     assert "step 2: its loss or gradient is not a number; left out" in caplog.text
     rows = [json.loads(line) for line in (tmp_path / "one" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "lr" in row] == [1, 2, 3, 4, 5, 6]
@@ -221,6 +227,10 @@ def test_broken_steps_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch
     broken.add(3)
     with pytest.raises(UserError, match="the loss of step 3, or its gradient, is not a number"):
         train.train(replace(config, skip_broken=1), tmp_path / "two", make_pipeline())
+    seen.clear()
+    train.train(replace(config, skip_broken=1, steps=3), tmp_path / "cut", make_pipeline())
+    with pytest.raises(UserError, match="the loss of step 3, or its gradient, is not a number"):
+        train.train(replace(config, skip_broken=1), tmp_path / "cut", make_pipeline())
 
 
 def test_trackers_by_name(tmp_path):

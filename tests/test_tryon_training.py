@@ -245,7 +245,7 @@ def test_a_pair_is_one_garment_and_one_person_whatever_the_preset_says():
 
 
 def test_some_people_have_exact_poses(monkeypatch):
-    """Of samples in tasks of every kind none is moved with `exact` 1, some with 0.5; the pictures stay."""
+    """Of samples of every task none is moved with `exact` 1, some with 0.5; the pictures stay."""
     options = {"size": 32, "num_targets": 2}
     plain, moved, some, exact = (
         WorldPictures(8, augment=augment, exact=share, **options)
@@ -261,10 +261,11 @@ def test_some_people_have_exact_poses(monkeypatch):
     assert not any(np.array_equal(a, b) for a, b in zip(drawings(plain), drawings(moved), strict=True))
     assert all(np.array_equal(plain[i].targets, some[i].targets) for i in range(8))
 
-    calls = []
+    calls, shown = [], []
     monkeypatch.setattr("scd.data.world_tryon.perturb", lambda pose, rng: calls.append(pose) or pose)
-    for share in (1.0, 0.0):
-        dataset = WorldTryOn(2, tasks=(0.0, 0.5, 0.5), exact=share, **options)
-        for i in range(2):
-            dataset[i]
-        assert bool(calls) == (share == 0.0)
+    for augment, share in ((False, 0.0), (True, 1.0), (True, 0.0)):
+        dataset = WorldTryOn(2, tasks=(0.0, 0.5, 0.5), augment=augment, exact=share, **options)
+        shown.append([dataset[i] for i in range(2)])
+        assert bool(calls) == (augment and share == 0.0)
+    plain, exact, _ = shown
+    assert all(np.array_equal(a.targets, b.targets) for a, b in zip(plain, exact, strict=True))

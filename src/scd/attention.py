@@ -159,7 +159,7 @@ class CausalSelfAttention(AttnProcessor2_0):
                 rows = num_groups * num_references
                 kv = tuple(x[:rows].reshape(num_groups, -1, x.shape[-1]) for x in (key, value))
                 if seen is not None:
-                    seen[self.name] = _split((query[rows:], kv[0], key[rows:]), attn.heads)
+                    seen.setdefault(self.name, _split((query[rows:], kv[0], key[rows:]), attn.heads))
                 out = torch.cat([
                     attend(query[:rows], key[:rows], value[:rows], attn.heads),
                     attend_with_reference(query[rows:], key[rows:], value[rows:], kv, owner, attn.heads),

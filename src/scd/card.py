@@ -104,7 +104,8 @@ def _last(path: str) -> str:
 
 def _measures(rows: list[dict[str, Any]]) -> dict[str, str]:
     """The newest row that was not of the loss, and the newest loss."""
-    losses, others = [r for r in rows if "loss" in r], [r for r in rows if "loss" not in r and len(r) > 1]
+    # A row of steps that were all left out has no loss
+    losses, others = [r for r in rows if "loss" in r], [r for r in rows if "lr" not in r and len(r) > 1]
     last = {**(others[-1] if others else {}), **({"loss": losses[-1]["loss"]} if losses else {})}
     return {
         name: f"{value:.4g}" for name, value in last.items() if name != "step" and isinstance(value, float)

@@ -131,7 +131,7 @@ class TrainConfig:
     timestep_shift: float = 1.0
     noise_offset: float = 0.0  # of a channel's mean, times the noise's own deviation
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
-    # Of pictures: what the loss of attention's matches counts (scd.matching); not with checkpointing
+    # Of pictures: what the loss of attention's matches counts (scd.matching)
     matching_weight: float = 0.0
     # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
     change_weight: float = 0.0

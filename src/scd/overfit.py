@@ -25,7 +25,8 @@ NUM_DRAWS = 8  # of noise and timesteps, for each batch of the N people
 def fixed_loss(config: TrainConfig, pipe: Any) -> float:
     """The loss over the N people with noise that is the same whenever this is asked. Nothing learns."""
     # reuse: the world shows one person to several steps in a row; here all N come
-    config = replace(config, drop_reference=0.0, data=replace(config.data, latents="", reuse=1))
+    data = replace(config.data, latents="", reuse=1)
+    config = replace(config, drop_reference=0.0, matching_weight=0.0, data=data)
     batches = -(-config.overfit // config.data.groups)
     dataset: Any = train.make_dataset(config, batches * config.data.groups)
     trainee, losses = Trainee(pipe).eval(), []

@@ -21,7 +21,8 @@ NUM_LEVELS = 4  # equal parts of the schedule, from little noise to much
 class Tally:
     """The losses since the last row of the log."""
 
-    losses: list[float] = field(default_factory=list)  # of every step
+    losses: list[float] = field(default_factory=list)  # of every step that was not left out
+    matches: list[float] = field(default_factory=list)  # the part of it that is scd.matching's, unweighted
     # Of every part of the schedule: the sum of the targets' errors, and of their weights (process.errors)
     sums: list[float] = field(default_factory=lambda: [0.0] * NUM_LEVELS)
     weights: list[float] = field(default_factory=lambda: [0.0] * NUM_LEVELS)
@@ -39,6 +40,8 @@ class Tally:
         """`loss`, the mean of the steps; `loss_t0` .. `loss_t3`, of targets with little noise .. with much,
         where there were any."""
         row = {"loss": sum(self.losses) / len(self.losses)} if self.losses else {}
+        if self.matches:
+            row["loss_matches"] = sum(self.matches) / len(self.matches)
         for index, (one, weight) in enumerate(zip(self.sums, self.weights, strict=True)):
             if weight:
                 row[f"loss_t{index}"] = one / weight

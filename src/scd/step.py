@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +128,10 @@ def step_loss(
     if region is not None:
         asked = asked * region.flatten(1).all(1)[:, None, None, None]
     offset = torch.rand(2, generator=generator).tolist()
-    return loss + config.matching_weight * matching_loss(
-        seen, references, z_0, owner, asked, (offset[0], offset[1])
-    )
+    matches = matching_loss(seen, references, z_0, owner, asked, (offset[0], offset[1]))
+    if tally is not None and math.isfinite(value := matches.item()):
+        tally.matches.append(value)
+    return loss + config.matching_weight * matches
 
 
 def shift(parts: Tensor, by: float) -> Tensor:

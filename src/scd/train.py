@@ -101,8 +101,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     _keep_freed_memory()
     learning.choose(pipe, config)
     sharded = sharding.is_sharded(accelerator)
-    if sharded and config.matching_weight:  # what layers saw does not leave a sharded network
-        raise UserError("--matching-weight: not with shards of parameters; leave it out")
+    if config.matching_weight and (sharded or pipe.reference_unet is not None):
+        # What layers saw does not leave a sharded network, and two networks never see one joint pass
+        what = "shards of parameters" if sharded else "a model that has a network of its own for references"
+        raise UserError(f"--matching-weight: not with {what}; leave it out")
     shown = sharding.duplicate(pipe) if sharded and writes else pipe
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
@@ -124,7 +126,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     averaged = learnable if config.ema_decay else []
     ema = EMAModel(averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     saved = checkpoint.checkpoints(run)
-    step, seen, done, tally = 0, 0.0, 0, Tally()
+    step, seen, done, tally, skipped = 0, 0.0, 0, Tally(), 0
     # A LoRA means something only on the weights it was trained on
     frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
     if saved:
@@ -133,6 +135,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
         step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
         done, tally = meta.get("batches", step * config.accumulation), Tally(**meta.get("tally", {}))
+        skipped = meta.get("skipped", 0)
         if not writes:
             tally = Tally(tally.losses)  # the first process has everybody's
     if writes:
@@ -182,7 +185,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             return
         meta = {
             "seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step, "frozen": frozen,
-            "batches": done, "tally": asdict(tally),
+            "batches": done, "tally": asdict(tally), "skipped": skipped,
         }  # fmt: skip
         checkpoint.save_checkpoint(run, step, state, meta)
 
@@ -191,15 +194,16 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
 
     began, since = time.monotonic(), (time.monotonic(), step)
-    iterator, skipped = iter(loader), 0
+    iterator = iter(loader)
     while step < config.steps:
         total, batches = 0.0, []
         for part in range(config.accumulation):
             generator = torch.Generator().manual_seed(_mix(config.seed, step, part * num_processes + rank))
             batches.append(next(iterator))
-            with accelerator.accumulate(wrapped), accelerator.autocast():
-                value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
-                accelerator.backward(value)
+            with accelerator.accumulate(wrapped):
+                with accelerator.autocast():
+                    value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
+                accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
                 total += value.item() / config.accumulation
         done += turn
         if num_processes > 1:  # one process's is everybody's: all stop at the same step
@@ -217,7 +221,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             optimizer.step()
             ema.step(averaged)
             tally.losses.append(total)
-        else:
+        elif accelerator.scaler is not None:  # fp16's has looked at the gradient, and waits for a step
+            accelerator.scaler.update()
+        if writes and not sound:
             log.warning(f"step {step}: its loss or gradient is not a number; left out")
         optimizer.zero_grad(set_to_none=True)
         step += 1
@@ -328,16 +334,13 @@ def _keep_freed_memory() -> None:
     happens."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, 1 << 30),
-            (-1, (1 << 31) - 1),
-            (-2, 1 << 28),
-        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):
             libc.mallopt(option, value)
 
 
 def _claim(run: Path, config: TrainConfig) -> None:
-    """A run folder belongs to one config; only how long it goes on and what is written may change."""
+    """A run folder belongs to one config; what may change is `same_run`'s."""
     path = run / "config.json"
     if path.exists() and not same_run(load_config(path), config) and checkpoint.checkpoints(run):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -26,6 +27,10 @@ def train(options: Train) -> None:
         ("steps", config.steps, 1),
         ("data.groups", config.data.groups, 1),
         ("accumulation", config.accumulation, 1),
+        ("skip-broken", config.skip_broken, 0),
+        ("matching-weight", config.matching_weight, 0),
+        ("data.exact", config.data.exact, 0),
+        ("timestep-shift", config.timestep_shift, 0.1),
     ):
         if value < least:
             raise UserError(f"--{name} {value}: {least} at least")
@@ -35,12 +40,12 @@ def train(options: Train) -> None:
             raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
     if config.data.frames > 1 and config.data.tasks[0] != 1:
         raise UserError("--data.tasks: clips show people as they are; leave it out with --data.frames")
-    if config.matching_weight and (
-        config.checkpointing or config.data.frames > 1 or config.reference_network != "same"
-    ):
-        raise UserError(
-            "--matching-weight: for pictures and one network, without --checkpointing; leave it out"
-        )
+    if config.matching_weight and (config.data.frames > 1 or config.reference_network != "same"):
+        raise UserError("--matching-weight: for pictures and one network; leave it out")
+    if config.matching_weight and (config.data.pairs or config.data.tasks[1] == 1):
+        raise UserError("--matching-weight: for people who are painted whole, not for try-on; leave it out")
+    if config.data.exact and (config.data.kind != "world" or not config.data.augment):
+        raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
     config = replace(config, data=ready(config.data, look=not options.dry_run))
@@ -102,10 +107,11 @@ def _reporter(
 
     def report(step: int, loss: float) -> None:
         nonlocal spoken, average
-        average = loss if average is None else average + (loss - average) / 20
+        if math.isfinite(loss):  # else the step was left out
+            average = loss if average is None else average + (loss - average) / 20
         now = time.monotonic()
         rate = (step - first) * config.targets_per_step * state.num_processes / max(now - began, 1e-9)
-        text = f"loss {average:.4f}, {rate:.1f} targets/s"
+        text = f"loss {math.nan if average is None else average:.4f}, {rate:.1f} targets/s"
         advance(1, text=text)
         if state.is_main_process and not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
             spoken = now

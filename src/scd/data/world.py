@@ -35,7 +35,7 @@ class WorldPictures:
         """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
         N`). apart: a scene's blocks are every so manieth, since so many workers take blocks in turn and each
         has its own memory. heads: whether samples say where the targets' heads are. exact: the chance of a
-        sample without errors in its poses; the reference shows which kind it is."""
+        sample without errors in its poses; a reference beside its pose shows which kind it is."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
         self.reuse, self.apart, self.heads, self.exact = reuse, apart, heads, exact
@@ -69,11 +69,12 @@ class WorldPictures:
             order = rng.permutation(len(order))
         views = [self.view(seed, int(i)) for i in order]
         poses = [view.pose for view in views]
-        return _sample(views, poses, num_references, self.size, self._errors(rng), self.heads)
+        return _sample(views, poses, num_references, self.size, self._errors(index, rng), self.heads)
 
-    def _errors(self, rng: np.random.Generator) -> np.random.Generator | None:
+    def _errors(self, index: int, rng: np.random.Generator) -> np.random.Generator | None:
         """What a sample's poses are moved by, if they are."""
-        return None if not self.augment or (self.exact and rng.random() < self.exact) else rng
+        exact = np.random.default_rng([self.first_seed, 8, index]).random() < self.exact
+        return rng if self.augment and not exact else None
 
 
 class WorldClips(WorldPictures):
@@ -103,7 +104,7 @@ class WorldClips(WorldPictures):
         shown = [self.view(seed, int(i)) for i in rng.permutation(len(self.references))[:num_references]]
         everything = [*shown, *views]
         poses = [view.pose for view in everything]
-        return _sample(everything, poses, num_references, self.size, self._errors(rng), self.heads)
+        return _sample(everything, poses, num_references, self.size, self._errors(index, rng), self.heads)
 
 
 def draw_num_references(seed: int, block: int, chances: tuple[float, ...]) -> int:

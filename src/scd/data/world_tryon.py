@@ -69,7 +69,7 @@ class WorldTryOn(WorldPictures):
             return super().__getitem__(index)
         num = draw_num_references(self.first_seed, block, self.garments)
         rng = np.random.default_rng([self.first_seed, 2, index])
-        errors = self._errors(rng)
+        errors = self._errors(index, rng)
         seed = self.seed_of(block, place)
         outfit = self.outfit(seed, num)
         garments = outfit.garments if num == 2 else (outfit.garments[rng.integers(len(outfit.garments))],)
