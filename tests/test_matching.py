@@ -186,3 +186,24 @@ def test_it_teaches_attention_where_to_look():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0], losses
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("world-motion", "--matching-weight", 1), "--matching-weight: for pictures and one network"),
+        (
+            ("world-pictures", "--matching-weight", 1, "--reference-network", "separate"),
+            "for pictures and one",
+        ),
+        (("world-tryon", "--matching-weight", 1), "--matching-weight: for people who are painted whole"),
+        (("world-pictures", "--matching-weight", -1), "--matching-weight -1.0: 0 at least"),
+        (("world-pictures", "--timestep-shift", 0), "--timestep-shift 0.0: 0.1 at least"),
+        (("world-pictures", "--skip-broken", -1), "--skip-broken -1: 0 at least"),
+        (("world-pictures", "--data.exact", 0.5, "--data.no-augment"), "--data.exact: of the drawn world's"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_one_line(scd, options, text):
+    code, _, err = scd("train", *options, "--dry-run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert text in err
