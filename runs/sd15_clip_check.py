@@ -52,9 +52,7 @@ sd, clip, adapter, saved, result, frames, size = sys.argv[1:]
 frames, size = int(frames), int(size)
 """
 
-FIRST = (
-    COMMON
-    + """
+FIRST = COMMON + """
 pipe = SCDPipeline.from_stable_diffusion(sd, clip, motion_adapter=adapter)
 torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight, std=0.02)  # a starting point passes no pose yet
 state = pipe.unet.state_dict()
@@ -70,18 +68,14 @@ assert not torch.equal(alone[:, :, 0], latents[:, :, 0])
 pipe.save_pretrained(saved)
 torch.save(latents, result)
 """
-)
 
-AGAIN = (
-    COMMON
-    + """
+AGAIN = COMMON + """
 pipe = SCDPipeline.from_pretrained(saved)
 assert motion.has_motion(pipe.unet)
 difference = (paint(pipe, frames, size, saved) - torch.load(result, weights_only=True)).abs().max().item()
 print(f"saved and read again: largest difference {difference}")
 assert difference == 0
 """
-)
 
 
 @dataclass

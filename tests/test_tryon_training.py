@@ -145,7 +145,7 @@ def test_the_batch_of_a_folder_is_noised_in_the_region_alone(root, folders):
     assert not batch.reference_drawings.any()
     shown = {}
 
-    def trainee(references, z_t, timesteps, reference_drawings, target_drawings, context, owner, num_frames):
+    def trainee(references, z_t, timesteps, reference_drawings, target_drawings, context, owner, *_):
         shown.update(z_t=z_t, owner=owner)
         return torch.zeros_like(z_t, requires_grad=True)
 

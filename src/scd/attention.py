@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
+from scd.matching import Seen
+
 
 def causal_mask(num_reference_tokens: int, num_target_tokens: int) -> Tensor:
     """The paper's mask over joined tokens `[F_r ; F]`, (N_r + N, N_r + N) bool, True = may look.
@@ -114,9 +116,7 @@ class Joint:
     num_groups: int
     num_references: int
     owner: tuple[int, ...]
-    # layer name -> Q, K_r, K of the targets and their references, heads split off: (B, heads, N, c), (groups,
-    # heads, N_r, c), (B, heads, N, c)
-    seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None
+    seen: Seen | None = None
 
 
 Stage = Extract | Collect | Cached | Joint | None  # what travels as `reference`

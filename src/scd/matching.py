@@ -9,7 +9,7 @@ as ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,9 +20,13 @@ from scd.types import UserError
 SMALLEST = 16  # places on a layer's shorter side: in coarser ones a place holds several parts of the body
 QUERIES = 8  # on each side, of a row in a layer: with 16 a step of the embedded model takes a third longer
 
+# What a joint pass leaves of each layer, by name: Q, K_r, K of the targets and their references, heads split
+# off: (B, heads, N, c), (groups, heads, N_r, c), (B, heads, N, c)
+Seen = dict[str, tuple[Tensor, Tensor, Tensor]]
+
 
 def matching_loss(
-    seen: Mapping[str, tuple[Tensor, Tensor, Tensor]],
+    seen: Seen,
     references: Tensor,
     z_0: Tensor,
     owner: Sequence[int],
@@ -34,7 +38,7 @@ def matching_loss(
     0 where nothing is read. In float32 under any autocast: what is read of a reference may be next to nothing
     beside what a target reads of itself, and half precision cannot divide by that.
 
-    seen: Q, K_r, K by layer (scd.attention.Joint); references (G, R, C, h, w); z_0 (B, C, h, w); owner: the
+    references (G, R, C, h, w); z_0 (B, C, h, w); owner: the
     group of each row, or -1; weights (B, 1, h, w) at least 0; offset: in [0, 1)^2, which of a layer's places
     are asked, a grid of QUERIES or somewhat more to each side. Raises UserError when no layer is so fine.
     """

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_max_pool2d
 from scd import latents, process
 from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig
-from scd.matching import matching_loss
+from scd.matching import Seen, matching_loss
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.types import Batch
@@ -30,7 +30,7 @@ class Trainee(nn.Module):
 
     def forward(
         self, references, z_t, timesteps, reference_drawings, target_drawings, context, owner,
-        num_frames: int = 1, seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None,
+        num_frames: int = 1, seen: Seen | None = None,
     ) -> Tensor:  # fmt: skip
         """The predictions of the targets. Pictures: one joint pass, which fills `seen`
         (scd.attention.Joint). Clips of `num_frames` rows, or a network of its own for references: first the
@@ -99,7 +99,7 @@ def step_loss(
     dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
     context = pipe.training_context(batch.references, owner, batch.reference_tokens)
-    seen = {} if config.matching_weight else None
+    seen: Seen | None = {} if config.matching_weight else None
     prediction = trainee(
         references,
         z_t,
@@ -109,7 +109,7 @@ def step_loss(
         context,
         owner,
         num_frames,
-        **({} if seen is None else {"seen": seen}),
+        seen,
     )
     soft_region = _weigh(region, _on_latents(batch.heads, z_0), config.head_weight)
     sums, weights = process.errors(

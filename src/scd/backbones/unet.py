@@ -23,6 +23,7 @@ from scd.attention import (
     Stage,
 )
 from scd.backbones.motion import MotionTransformer, adapt_motion, has_motion, temporal_layers
+from scd.matching import Seen
 
 
 class PoseConv2d(nn.Conv2d):
@@ -149,7 +150,7 @@ def denoise(
 def joint(
     unet: nn.Module, references: Tensor, targets: Tensor, timestep: int, timesteps: Tensor,
     features: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor], owner: Sequence[int],
-    seen: dict[str, tuple[Tensor, Tensor, Tensor]] | None = None,
+    seen: Seen | None = None,
 ) -> Tensor:  # fmt: skip
     """Both stages in one pass, for training: rows of one batch. references (G, R, C, h, w), targets (B, C, h,
     w), timesteps (B,), features and context of (references, targets) with G R and B rows; `seen`
