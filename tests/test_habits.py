@@ -247,6 +247,22 @@ def test_every_key_of_the_image_encoder_is_accounted_for(tmp_path):
         SCDPipeline.from_pretrained(tmp_path)
 
 
+def test_every_key_of_a_model_from_the_hub_is_accounted_for(tmp_path):
+    """A hub id in the cache, as the hub's client lays it out."""
+    revision, home = "a" * 40, tmp_path / "models--me--small"
+    make_pipeline().save_pretrained(home / "snapshots" / revision)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(revision)
+    options = {"cache_dir": tmp_path, "local_files_only": True}
+    assert torch.equal(paint(SCDPipeline.from_pretrained("me/small", **options)), paint(make_pipeline()))
+    file = home / "snapshots" / revision / "pose_encoder" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["odd"] = state.pop("conv_in.bias")
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"pose_encoder: .*: missing: conv_in.bias; left over: odd$"):
+        SCDPipeline.from_pretrained("me/small", **options)
+
+
 def test_folders_hold_safetensors_whatever_is_asked_for(tmp_path, caplog):
     pipe = make_pipeline()
     with caplog.at_level(logging.WARNING):

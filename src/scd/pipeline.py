@@ -125,12 +125,13 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As diffusers' own, from a folder or hub id; a folder's networks are checked: a missing or
-        unexpected key is a UserError."""
+        """As diffusers' own, from a folder or hub id; the networks are checked: a missing or unexpected key
+        is a UserError."""
         folder = Path(pretrained_model_name_or_path)
         kwargs["use_safetensors"] = True
-        if folder.exists():
-            kwargs = {**load_networks(folder, kwargs), **kwargs}
+        if not folder.exists():  # an id: its folder in the cache
+            folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
+        kwargs = {**load_networks(folder, kwargs), **kwargs}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
