@@ -427,8 +427,8 @@ def test_bad_pictures_are_one_line(animate, folder, name, place):
     pictures[place] = name
     line = complaint(animate(*pictures, "-o", "a.png"))
     assert name in line
-    # as a POSE, a folder would be one of JSON files
-    assert (text if (name, place) != ("folder.png", 1) else "holds no .json pose files") in line
+    # as a POSE, a folder would be one of frames or of JSON files
+    assert (text if (name, place) != ("folder.png", 1) else "neither pictures nor .json pose files") in line
     assert not (folder / "a.png").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_cli import complaint
 from test_lora import write as write_lora
 
@@ -116,6 +117,9 @@ def test_a_default_name_and_no_overwriting(animate, folder):
 def test_part_of_the_driver(animate):
     assert animate("dance.mp4", "-o", "out.gif", "--start", 0.16, "--max-frames", 4)[0] == 0
     assert media.open_clip("out.gif").num_frames == 4
+    Image.fromarray(frames_of("out.gif")[0]).save("one.gif")
+    assert animate("one.gif", "-o", "one.mp4")[0] == 0, "a video of one frame, since a video is asked for"
+    assert media.open_clip("one.mp4").num_frames == 1
     assert "--start 9: choose" in complaint(animate("dance.mp4", "-o", "b.mp4", "--start", 9))
 
 
@@ -299,6 +303,9 @@ def test_what_a_user_gets_wrong(animate, folder):
     (folder / "text.mp4").write_text("no video")
     assert "text.mp4" in complaint(animate("text.mp4", "-o", "b.mp4"))
     assert "nowhere.mp4" in complaint(animate("nowhere.mp4", "-o", "b.mp4"))
+    (folder / "empty").mkdir()
+    nothing = "empty holds neither pictures nor .json pose files: name the folder they are in"
+    assert nothing in complaint(animate("empty", "-o", "b.mp4"))
     assert "is an input of this command" in complaint(animate("dance.mp4", "-o", "dance.mp4", "--force"))
     assert not (folder / "b.mp4").exists()
 

@@ -51,11 +51,16 @@ def drives_a_clip(options: Animate) -> bool:
     if len(options.poses) != 1:
         return False
     path, out = options.poses[0], options.out
+    if path.is_dir() and not is_frame_folder(path) and not any(path.glob("*.json")):
+        raise UserError(f"{path} holds neither pictures nor .json pose files: name the folder they are in")
     if is_pose_file(path) and not is_frame_folder(path):
         wanted = options.preview_pose is not None or options.compare is not None
         return wanted or (out is not None and out.suffix.lower() in WRITTEN[:4])
-    if path.suffix.lower() in ANIMATIONS and out is not None and out.suffix.lower() in ENDINGS[:3]:
-        return False  # a still: the first frame's pose
+    if path.suffix.lower() in ANIMATIONS and out is not None:
+        if out.suffix.lower() in ENDINGS[:3]:
+            return False  # a still: the first frame's pose
+        if out.suffix.lower() in WRITTEN[:3]:
+            return True  # a video, of a single frame too
     return is_clip(path)
 
 
