@@ -129,6 +129,9 @@ class TrainConfig:
     # Which noise levels are drawn (scd.step.shift): 1 = all alike, 3 = half of them in the last quarter,
     # where nothing of the target is left and all has to be read from the reference
     timestep_shift: float = 1.0
+    # Chance that a target (a clip) is noised from the network's own prediction, as in sampling, and not from
+    # the truth (scd.step.own_prediction): a third more time for a step
+    own_predictions: float = 0.0
     noise_offset: float = 0.0  # of a channel's mean, times the noise's own deviation
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     # Of pictures: what the loss of attention's matches counts (scd.matching)

@@ -31,7 +31,7 @@ class Objective:
     weight: Callable[[Tensor, Tensor], Tensor]  # alpha, sigma -> w(t)
 
 
-def _x0_weight(alpha: Tensor, sigma: Tensor) -> Tensor:
+def x0_weight(alpha: Tensor, sigma: Tensor) -> Tensor:
     """min(S + 1, 5): the weight of the squared error of x0. The `+ 1` keeps the terminal step, the first one
     sampled, in the loss."""
     return (1 / sigma**2 * (alpha**2 + sigma**2)).clamp(max=MAX_WEIGHT)
@@ -48,17 +48,17 @@ OBJECTIVES: dict[str, Objective] = {
     "v_prediction": Objective(
         target=lambda z_0, eps, alpha, sigma: alpha * eps - sigma * z_0,
         x0=lambda prediction, z_t, alpha, sigma: alpha * z_t - sigma * prediction,
-        weight=lambda alpha, sigma: _x0_weight(alpha, sigma) * sigma**2,  # min(S + 1, 5) / (S + 1)
+        weight=lambda alpha, sigma: x0_weight(alpha, sigma) * sigma**2,  # min(S + 1, 5) / (S + 1)
     ),
     "sample": Objective(
         target=lambda z_0, eps, alpha, sigma: z_0,
         x0=lambda prediction, z_t, alpha, sigma: prediction,
-        weight=_x0_weight,
+        weight=x0_weight,
     ),
     "flow": Objective(
         target=lambda z_0, eps, alpha, sigma: eps - z_0,
         x0=lambda prediction, z_t, alpha, sigma: z_t - sigma * prediction,
-        weight=lambda alpha, sigma: _x0_weight(alpha, sigma) * sigma**2,
+        weight=lambda alpha, sigma: x0_weight(alpha, sigma) * sigma**2,
     ),
 }
 

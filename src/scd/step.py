@@ -90,27 +90,28 @@ def step_loss(
     eps = torch.randn(z_0.shape, generator=generator).to(device)
     if config.noise_offset:
         eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
-    if pipe.config.shared_noise:
-        eps = eps[::num_frames].repeat_interleave(num_frames, 0)
+    eps = _alike(eps, pipe, num_frames)
     alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
     region = _on_latents(batch.regions, z_0)
     z_t = process.noise(z_0, eps, alpha, sigma, region)
 
     dropped = (torch.rand(draws, generator=generator) < config.drop_reference).repeat_interleave(num_frames)
     owner = [-1 if drop else row // num_targets for row, drop in enumerate(dropped.tolist())]
-    context = pipe.training_context(batch.references, owner, batch.reference_tokens)
+    given = (
+        _drawing(batch.reference_drawings, device), _drawing(batch.target_drawings, device).flatten(0, 1),
+        pipe.training_context(batch.references, owner, batch.reference_tokens), owner, num_frames,
+    )  # fmt: skip
+    own = None
+    if config.own_predictions:
+        own = (torch.rand(draws, generator=generator) < config.own_predictions).to(device)
+        own = own.repeat_interleave(num_frames)
+        start = _alike(torch.randn(z_0.shape, generator=generator).to(device), pipe, num_frames)
+        guess = own_prediction(trainee, pipe, references, z_0, start, region, given)
+        replaced = own[:, None, None, None] if region is None else own[:, None, None, None] & region.bool()
+        z_t = torch.where(replaced, alpha * guess + sigma * eps, z_t)
+        eps = (z_t - alpha * z_0) / sigma  # what leads from the truth to what is shown
     seen: Seen | None = {} if config.matching_weight else None
-    prediction = trainee(
-        references,
-        z_t,
-        timesteps,
-        _drawing(batch.reference_drawings, device),
-        _drawing(batch.target_drawings, device).flatten(0, 1),
-        context,
-        owner,
-        num_frames,
-        seen,
-    )
+    prediction = trainee(references, z_t, timesteps, *given, seen)
     soft_region = _weigh(region, _on_latents(batch.heads, z_0), config.head_weight)
     sums, weights = process.errors(
         prediction, z_0, eps, alpha, sigma, process.objective_name(pipe.scheduler),
@@ -118,6 +119,8 @@ def step_loss(
         channel_weights=getattr(pipe.vae, "loss_weights", None),
         num_frames=num_frames, change_weight=config.change_weight,
     )  # fmt: skip
+    if own is not None:  # a guess is as uncertain as the noise it was made from, whatever t is
+        sums = torch.where(own, sums / process.x0_weight(alpha, sigma).flatten(), sums)
     if tally is not None:
         tally.count(timesteps / num_timesteps, sums.detach(), weights)
     loss = sums.sum() / weights.sum().clamp(min=1)
@@ -132,6 +135,30 @@ def step_loss(
     if tally is not None and math.isfinite(value := matches.item()):
         tally.matches.append(value)
     return loss + config.matching_weight * matches
+
+
+@torch.no_grad()
+def own_prediction(
+    trainee: nn.Module, pipe: SCDPipeline, references: Tensor, z_0: Tensor, eps: Tensor,
+    region: Tensor | None, given: tuple,
+) -> Tensor:  # fmt: skip
+    """The network's x0 (B, C, h, w) at the terminal noise level, which sampling goes on from (ADR 9). `eps`:
+    the noise that it starts from; `given`: what else `Trainee` is given, from drawings to frames."""
+    last = pipe.scheduler.config.num_train_timesteps - 1
+    timesteps = torch.full((len(z_0),), last, device=z_0.device)
+    alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
+    z_t = process.noise(z_0, eps, alpha, sigma, region)
+    prediction = trainee(references, z_t, timesteps, *given)
+    torch.clear_autocast_cache()  # PyTorch before 2.13 may keep half-precision weights without gradients
+    objective = process.OBJECTIVES[process.objective_name(pipe.scheduler)]
+    return objective.x0(prediction.float(), z_t, alpha, sigma)
+
+
+def _alike(noise: Tensor, pipe: SCDPipeline, num_frames: int) -> Tensor:
+    """A clip's first frame's noise for all its frames, where the model has it so."""
+    if not pipe.config.shared_noise:
+        return noise
+    return noise[::num_frames].repeat_interleave(num_frames, 0)
 
 
 def shift(parts: Tensor, by: float) -> Tensor:

@@ -29,6 +29,7 @@ def train(options: Train) -> None:
         ("accumulation", config.accumulation, 1),
         ("skip-broken", config.skip_broken, 0),
         ("matching-weight", config.matching_weight, 0),
+        ("own-predictions", config.own_predictions, 0),
         ("data.exact", config.data.exact, 0),
         ("timestep-shift", config.timestep_shift, 0.1),
     ):
