@@ -425,3 +425,50 @@ def test_the_example_clip():
     own = detect.detect_one(media.read_image(reference), detector=detector)
     assert alignment(PoseClip.from_poses([view.pose for view in truth], clip.fps), own).enough
     assert path.stat().st_size < 300_000
+
+
+def test_part_of_a_pose_file_is_that_part_of_its_clip(animate, folder, views):
+    """Seconds and rates mean what they mean for a video; what leaves no frame is said the same way."""
+
+    def drives(*options):
+        code, _, err = animate("poses.npz", "-o", "part.mp4", "--force", "--mute", *options)
+        assert code == 0, err
+        return media.open_clip("part.mp4")
+
+    length = FRAMES / FPS
+    assert drives("--start", 2 / FPS, "--end", 5 / FPS).num_frames == 3
+    twice = drives("--fps", 2 * FPS)
+    assert (twice.num_frames, float(twice.fps)) == (2 * FRAMES, 2 * FPS), "resampled, as fast as before"
+    assert drives("--start", 0.5 * length, "--fps", FPS / 2).num_frames == round(0.25 * FRAMES)
+    for options, line in (
+        (("--start", -0.1), "--start -0.1: choose 0 to"),
+        (("--start", 99), "--start 99: choose 0 to"),
+        (("--start", 0.2, "--end", 0.1), "--end 0.1: choose more than --start"),
+        (("--max-frames", 0), "--max-frames 0: choose 1 or more"),
+        (("--max-frames", -3), "--max-frames -3: choose 1 or more"),
+        (("--fps", 0), "--fps 0: give a number"),
+        (("--fps", "nan"), "--fps nan: give a number"),
+    ):
+        assert line in complaint(animate("poses.npz", "-o", "none.mp4", *options))
+    assert not Path("none.mp4").exists()
+
+
+def test_the_references_pose_is_its_own(animate, folder, views, person):
+    """--person chooses among the drivers, not in the reference's file; that file is of this picture."""
+    driver = [[v.pose, replace(v.pose, joints=v.pose.joints * 0.5)] for v in views]
+    write_poses("two.npz", driver, FPS)
+    write_poses("mine.npz", [[person.pose], []], FPS)
+    code, _, err = animate("two.npz", "-o", "a.mp4", "--person", 2, "--reference-pose", "mine.npz")
+    assert code == 0, err
+    write_poses("wide.npz", [[replace(person.pose, size=(96, 384))]], FPS)
+    line = complaint(animate("two.npz", "-o", "b.mp4", "--reference-pose", "wide.npz"))
+    assert "--reference-pose is of a picture of 384x96 pixels" in line
+    write_poses("nobody.npz", [[], [person.pose]], FPS)
+    assert "shows nobody" in complaint(animate("two.npz", "-o", "b.mp4", "--reference-pose", "nobody.npz"))
+
+
+def test_a_folder_of_the_users_beside_the_clip_stays(animate, folder):
+    (folder / "out.mp4.work").mkdir()
+    (folder / "out.mp4.work" / "thesis.txt").write_text("precious")
+    assert animate("dance.mp4", "-o", "out.mp4")[0] == 0
+    assert [path.name for path in (folder / "out.mp4.work").iterdir()] == ["thesis.txt"]

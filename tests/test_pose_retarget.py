@@ -462,3 +462,14 @@ def test_from_pictures_to_the_references_proportions():
     after, before = (np.median(errors(clip, truth)[sure]) for clip in (result, driving))
     assert after < 0.02
     assert after < 0.3 * before
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_who_stands_on_their_hands_is_somewhere(share):
+    """Ankles above the neck in all frames or in most: every joint has a place, near the picture."""
+    driving, reference, _ = case(1, "wave")
+    turned = driving.joints.copy()
+    turned[: round(share * len(turned)), :, 1] = 1 - turned[: round(share * len(turned)), :, 1]
+    result = retarget(dataclasses.replace(driving, joints=turned), reference)
+    assert np.isfinite(result.joints).all()
+    assert np.abs(result.joints[:, BODY] - 0.5).max() < 1.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -49,6 +50,13 @@ class Savepoint:
         for name, value in meta["scheduler"].items():
             setattr(scheduler, name, _restored(name, value, tensors))
         return tensors["latents"], meta["step"]
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove what a finished loop left in a folder, and the folder when nothing else is in it."""
+        with contextlib.suppress(OSError):
+            (folder / FILE).unlink(missing_ok=True)
+            folder.rmdir()
 
     def save(
         self, step: int, latents: Tensor, scheduler: Any, generators: Sequence[torch.Generator | None]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.cli.clip_job import drives_a_clip, repeated
-from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record
+from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_shape
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
@@ -114,12 +114,8 @@ def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
     needed = len(pictures) + (job.reference_pose is None)
     found: dict[Path, Pose] = {}
     reference_pose = job.reference_pose[0] if job.reference_pose else None
-    if reference_pose is not None and not _same_shape(reference_pose.size, image.shape):
-        height, width = reference_pose.size
-        raise UserError(
-            f"--reference-pose is of a picture of {width}x{height} pixels, "
-            f"{job.reference} has {image.shape[1]}x{image.shape[0]}"
-        )
+    if reference_pose is not None:
+        require_same_shape(reference_pose, image, job.reference)
     if needed:
         with progress("finding poses", needed) as advance:
             detector = detect.get_detector(job.detector)
@@ -134,11 +130,6 @@ def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
     return reference_pose, [
         pose for path, frames in job.poses for pose in ([found[path]] if frames is None else frames)
     ]
-
-
-def _same_shape(size: tuple[int, int], shape: tuple[int, ...]) -> bool:
-    """Whether two pictures have one aspect ratio, up to two percent (large ones are read smaller)."""
-    return abs(size[0] * shape[1] / (size[1] * shape[0]) - 1) < 0.02
 
 
 def _paint(

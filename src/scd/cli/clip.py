@@ -4,7 +4,6 @@ sound."""
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,6 +44,7 @@ from scd.media.picture import settings_beside
 from scd.pose.draw import draw_pose
 from scd.pose.find import find_poses
 from scd.pose.preview import preview_frames
+from scd.savepoint import Savepoint
 from scd.types import Pose, UserError
 
 log = logging.getLogger("scd")
@@ -90,7 +90,7 @@ def animate_clip(
     images = [media.read_image(path) for path in names]
     garments = [media.read_image(path) for path in options.garment]
     with progress("finding poses", None):
-        poses = reference_poses(options, images, options.detector or "mediapipe", person)
+        poses = reference_poses(options, images, options.detector or "mediapipe")
         if garments:
             note_people(options.garment, garments, detector_if_there(options.detector or "mediapipe"))
     source = open_driving(options, person)
@@ -128,7 +128,7 @@ def animate_clip(
             out, _keeping(painted, len(drive.retargeted), kept), source.rate, sound, source.start, record,
             options.force,
         )  # fmt: skip
-    shutil.rmtree(work, ignore_errors=True)
+    Savepoint.clear(work)
     print(f"{out}: {written} frames, {float(written / source.rate):.2f} s")
     if sheet is not None:
         media.write_image(sheet, _sheet(pipe, subject, drive, kept), record, options.force)

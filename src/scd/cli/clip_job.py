@@ -15,18 +15,19 @@ from scd.cli.job import (
     CLIP_KIND,
     ENDINGS,
     Person,
-    frames_of,
     identity_of,
     is_pose_file,
     merged_model,
     parse_canvas,
     place_of,
+    require_same_shape,
     unchanged,
     unchanged_garments,
 )
 from scd.cli.models import settings_of
 from scd.cli.options import Animate
 from scd.media.files import PICTURES, VIDEOS
+from scd.media.timing import exact_rate, part_of
 from scd.pose import detect
 from scd.pose.files import read_poses
 from scd.pose.track import Seen
@@ -180,21 +181,31 @@ def open_driving(options: Animate, person: Person) -> Source:
         clip = media.open_clip(driving, options.start, options.end, options.fps, options.max_frames)
         return Source(driving, clip.rate, clip, None)
     file = read_poses(driving, parse_canvas(options.canvas))
-    place, fps = place_of(person, file.frames), options.fps or file.fps or POSE_FPS
-    first = round((options.start or 0) * fps)
-    last = len(file.frames) if options.end is None else round(options.end * fps)
-    frames = file.frames[first:last][: options.max_frames]
+    place = place_of(person, file.frames)
+    # A file that does not say its rate has the one that is asked for
+    rate = exact_rate(file.fps or POSE_FPS if options.fps is None else options.fps)
+    own = exact_rate(file.fps) if file.fps else rate
+    start, num = part_of(
+        driving, float(len(file.frames) / own), rate, options.start, options.end, options.max_frames
+    )
+    shown_at = (int((start + number / rate) * own + 1e-6) for number in range(num))
+    frames = [file.frames[min(number, len(file.frames) - 1)] for number in shown_at]
     if not any(place < len(frame) for frame in frames):
         raise UserError(f"{driving}: person {place + 1} is in none of its {len(frames)} frames")
     shown = [frame[place] if place < len(frame) else None for frame in frames]
-    return Source(driving, fps, None, [Seen(p if p and p.scores.any() else None) for p in shown])
+    return Source(driving, rate, None, [Seen(p if p and p.scores.any() else None) for p in shown])
 
 
-def reference_poses(options: Animate, images: list[Any], detector: str, person: Person) -> list[Pose]:
+def reference_poses(options: Animate, images: list[Any], detector: str) -> list[Pose]:
     """The poses of the reference pictures; a pose file may give the first's. Raises UserError."""
     poses: list[Pose] = []
     if options.reference_pose is not None:
-        poses = frames_of(options.reference_pose, person, parse_canvas(options.canvas))[:1]
+        frame = read_poses(options.reference_pose, parse_canvas(options.canvas)).frames[:1]
+        place = place_of("largest", frame)  # --person is the driver's
+        if not frame or place >= len(frame[0]) or not frame[0][place].scores.any():
+            raise UserError(f"{options.reference_pose}: its first frame shows nobody")
+        poses = [frame[0][place]]
+        require_same_shape(poses[0], images[0], references(options)[0])
     for image, path in list(zip(images, references(options), strict=True))[len(poses) :]:
         poses.append(detect.detect_one(image, "largest", str(path), detect.get_detector(detector)))
     return poses

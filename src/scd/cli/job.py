@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scd import media
 from scd.cli.options import Animate, ModelOptions
 from scd.media.picture import settings_beside
@@ -150,6 +153,17 @@ def place_of(person: Person, frames: Sequence[Sequence[Pose]]) -> int:
     return max(
         people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0
     )
+
+
+def require_same_shape(pose: Pose, image: NDArray[np.uint8], path: Path) -> None:
+    """UserError for a reference's pose that is of a picture of another aspect ratio, by over two percent
+    (large ones are read smaller)."""
+    height, width = pose.size
+    if abs(height * image.shape[1] / (width * image.shape[0]) - 1) >= 0.02:
+        raise UserError(
+            f"--reference-pose is of a picture of {width}x{height} pixels, "
+            f"{path} has {image.shape[1]}x{image.shape[0]}"
+        )
 
 
 def parse_person(text: str | int) -> Person:

@@ -27,7 +27,7 @@ from scd.media.picture import (
     to_rgb,
 )
 from scd.media.placement import fit
-from scd.media.timing import DEFAULT_RATE, Timing, exact_rate, on_grid, timing_of
+from scd.media.timing import DEFAULT_RATE, Timing, exact_rate, on_grid, part_of, timing_of
 from scd.media.video import VideoFile
 from scd.types import UserError
 
@@ -118,17 +118,7 @@ def open_clip(
     source = _source(path, fps)
     timing = source.timing
     rate = timing.rate if fps is None else exact_rate(fps)
-    first = start or 0.0
-    if not 0 <= first < timing.end:
-        raise UserError(f"--start {first:g}: choose 0 to {timing.end:.2f} s, the length of {path}")
-    if end is not None and not end > first:
-        raise UserError(f"--end {end:g}: choose more than --start, which is {first:g} s")
-    if max_frames is not None and max_frames < 1:
-        raise UserError(f"--max-frames {max_frames}: choose 1 or more")
-    last = timing.end if end is None else min(end, timing.end)
-    num_frames = max(1, round((last - first) * rate))
-    if max_frames is not None:
-        num_frames = min(num_frames, max_frames)
+    first, num_frames = part_of(path, timing.end, rate, start, end, max_frames)
     return ClipReader(path, source.size, rate, num_frames, first, source.has_audio, source)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +38,23 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     if abs(fps * 1.001 - whole) < 5e-4:  # 23.976, 29.97, 59.94 and 119.88 miss by 2e-5 to 1.2e-4
         return whole * _NTSC
     return _fraction(fps, 10_000)
+
+
+def part_of(
+    path: Path, length: float, rate: Fraction, start: float | None, end: float | None, max_frames: int | None
+) -> tuple[float, int]:
+    """Of a clip of `length` seconds: where the part that is asked for begins, in seconds, and how many frames
+    it has at `rate`. UserError when it has none."""
+    first = start or 0.0
+    if not 0 <= first < length:
+        raise UserError(f"--start {first:g}: choose 0 to {length:.2f} s, the length of {path}")
+    if end is not None and not end > first:
+        raise UserError(f"--end {end:g}: choose more than --start, which is {first:g} s")
+    if max_frames is not None and max_frames < 1:
+        raise UserError(f"--max-frames {max_frames}: choose 1 or more")
+    last = length if end is None else min(end, length)
+    num_frames = max(1, round((last - first) * rate))
+    return first, num_frames if max_frames is None else min(num_frames, max_frames)
 
 
 @dataclass(frozen=True)

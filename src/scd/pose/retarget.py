@@ -327,9 +327,9 @@ def _ground(low: NDArray, known: NDArray, body: Body, own: Body, scales: Scales,
 
 
 def _figure_height(body: Body, low: NDArray, known: NDArray) -> float:
-    """From the neck to the lower ankle in the median frame, pixels."""
+    """From the neck to the lower ankle in the median frame, pixels; also of one who stands on their hands."""
     ok = known & (body.scores[:, _J["neck"]] >= MIN_SCORE)
-    return float(np.median((low - body.points[:, _J["neck"], 1])[ok])) if ok.any() else 0.0
+    return float(np.median(np.abs(low - body.points[:, _J["neck"], 1])[ok])) if ok.any() else 0.0
 
 
 def _filled(values: NDArray, known: NDArray) -> NDArray[np.float64]:
