@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+import scd
+from scd.evaluate_clips import FIRST_SEED, held_out_clips, paint_clip, seam_cases, window_borders
 from scd.metrics.image import detail, gradient, psnr, ssim
 from scd.metrics.person import pck
+from scd.metrics.video import jitter, motion, seam
 from scd.types import NUM_JOINTS, Pose
+from scd.windows import windows
 
 
 def flat(value, size=(20, 30)):
@@ -80,3 +84,65 @@ def test_pck():
     sideways[:, 0] += 0.15 * height  # a fraction of the width, which is half the height
     visible[:] = True
     assert pck(picture, truth, visible, Says(Pose(sideways, truth.scores, truth.size))) == 1
+
+
+# ---- clips: exact values of made-up ones ----
+
+
+def clips(*levels):
+    """Clips of grey frames (T, 4, 4, 3), one for each row of levels, and the mask of a person in the left
+    half."""
+    frames = [
+        np.broadcast_to(np.array(row, np.uint8)[:, None, None, None], (len(row), 4, 4, 3)) for row in levels
+    ]
+    masks = np.zeros((len(levels[0]), 4, 4), bool)
+    masks[:, :, :2] = True
+    return *frames, masks
+
+
+def test_jitter_is_what_changes_of_the_error():
+    """A constant error does not tremble; a still picture scores the truth's motion; only people count."""
+    truth, darker, still, masks = clips((10, 30, 20), (5, 25, 15), (10, 10, 10))
+    assert jitter(truth, truth, masks) == 0
+    assert jitter(darker, truth, masks) == 0
+    assert jitter(still, truth, masks) == 15  # 20 and 10
+    elsewhere = np.array(truth)
+    elsewhere[1, :, 2:] = 255
+    assert jitter(elsewhere, truth, masks) == 0
+    masks[0] = False
+    masks[0, 0, 3] = True  # who leaves a place, or comes to it, counts there
+    assert jitter(elsewhere, truth, masks) > 0
+
+
+def test_motion_is_a_share_of_the_truths():
+    truth, half, still, masks = clips((10, 30, 10), (10, 20, 10), (50, 50, 50))
+    assert [motion(y, truth, masks) for y in (truth, half, still)] == [1, 0.5, 0]
+
+
+def test_a_seam_is_a_change_larger_than_elsewhere():
+    even, jump, rest, _ = clips((0, 4, 8, 12, 16), (0, 4, 8, 22, 26), (7, 7, 7, 7, 7))
+    assert seam(even, {3}) == 1
+    assert seam(jump, {3}) == (14 + 0.5) / (4 + 0.5)
+    assert seam(jump, {1}) < 1
+    assert seam(rest, {2}) == 1
+    for borders in (set(), {1, 2, 3, 4}):
+        with pytest.raises(ValueError, match="no seam can be measured"):
+            seam(even, borders)
+
+
+def test_the_borders_are_where_windows_of_the_last_step_begin_or_end():
+    last = windows(20, 8, 4, 9)
+    inner = {edge for w in last for edge in (w.start, w.stop)} - {0, 20}
+    assert window_borders(20, 8, 4, 10) == inner
+    assert len(inner) >= 4
+    assert window_borders(8, 8, 4, 10) == set()
+
+
+@pytest.mark.slow
+def test_no_seam_shows_in_the_embedded_models_clips():
+    """Three windows and more, moving and standing: 1.1 at most."""
+    pipe = scd.load(device="cpu")
+    case = held_out_clips(1, 2, 128)[0]
+    for clip in seam_cases(case, 20, FIRST_SEED + 1, 128):
+        painted = paint_clip(pipe, clip, clip.poses, num_inference_steps=6, window=8, overlap=4)
+        assert seam(painted, window_borders(20, 8, 4, 6)) <= 1.1
