@@ -1,6 +1,7 @@
 """`scd animate PHOTO DRIVING`: a clip comes out with the driver's rate, length and sound, and goes on where
 it was cut off; what a user gets wrong is one line."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_cli import complaint
 from test_lora import write as write_lora
 
 from scd import checkpoint, media, model, world
+from scd.animate import num_steps, paint_frames
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.cli.clip_job import is_clip
 from scd.config import PRESETS, replace
@@ -131,12 +133,68 @@ def test_poses_are_found_once(animate, detector):
     assert not np.array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
 
 
+def test_whom_largest_took_is_said_every_time(animate, detector, monkeypatch):
+    """Also when the poses come from the disk."""
+    small = replace(detector.pose, joints=detector.pose.joints * 0.4)
+
+    def two(image):
+        size = image.shape[:2]
+        return [replace(small, size=size), replace(detector.pose, size=size)]
+
+    monkeypatch.setattr(detector, "detect", two)
+    for name in ("a.mp4", "b.mp4"):
+        code, _, err = animate("dance.mp4", "-o", name)
+        assert code == 0, err
+        assert err.count("2 people in frame 0 of dance.mp4: the largest, number 2 from the left") == 1
+
+
 def test_a_pose_file_drives_a_clip_or_pictures(animate, folder):
     assert animate("poses.npz", "-o", "out.mp4")[0] == 0
     assert media.open_clip("out.mp4").fps == FPS
     code, out, _ = animate("poses.npz", "-o", "out.png")
     assert code == 0
     assert len(out.splitlines()) == FRAMES
+
+
+def test_several_poses_of_a_file_become_what_the_name_says(animate, folder, views):
+    """A new folder and .webp can be a clip; a folder that is there is one to put pictures into."""
+    assert animate("poses.npz", "-o", "new")[0] == 0
+    assert frames_of("new").shape[0] == FRAMES
+    assert animate("poses.npz", "-o", "new", "--force")[0] == 0
+    assert frames_of("new").shape[0] == FRAMES
+    assert animate("poses.npz", "-o", "moving.webp")[0] == 0
+    assert media.open_clip("moving.webp").num_frames == FRAMES
+    Path("there").mkdir()
+    assert animate("poses.npz", "-o", "there")[0] == 0
+    assert len(list(Path("there").glob("*.png"))) == FRAMES
+    write_poses("one.npz", [[views[0].pose]])
+    assert animate("one.npz", "-o", "still.webp")[0] == 0
+    assert media.read_image("still.webp").shape == (32, 32, 3)
+
+
+def test_what_drives_no_clip_is_named(animate, folder, views):
+    Image.fromarray(views[0].image).save("still.png")
+    assert "still.png is no video, folder of frames or pose file" in complaint(
+        animate("still.png", "-o", "out.mp4")
+    )
+    assert "gone.xyz does not exist: check the name" in complaint(animate("gone.xyz", "-o", "out.mp4"))
+    assert "name a clip, or a new folder" in complaint(animate("dance.mp4", "-o", "."))
+    name = "n" * 240 + ".mp4"
+    assert "its name is too long" in complaint(animate("dance.mp4", "-o", name))
+
+
+def test_pngs_can_move_and_a_stray_file_hides_no_frames(folder, views):
+    frames = [Image.fromarray(v.image) for v in views]
+    frames[0].save("moving.png", save_all=True, append_images=frames[1:], duration=80)
+    assert is_clip(Path("moving.png"))
+    assert not is_clip(Path("me.png"))
+    media.write_clip("frames", (v.image for v in views), FPS)
+    (folder / "frames" / "clip.json").unlink()
+    (folder / "frames" / "notes.json").write_text("{}")
+    assert is_clip(Path("frames"))
+    for number in range(FRAMES):
+        (folder / "frames" / f"{number:06d}.json").write_text("{}")
+    assert not is_clip(Path("frames")), "a pose file for every picture: these drive"
 
 
 def test_a_preview_stops_before_any_model(animate, monkeypatch):
@@ -275,6 +333,33 @@ def test_a_clip_cut_off_goes_on(animate, folder, monkeypatch):
     code, _, err = animate("dance.mp4", "-o", "out.mp4")
     assert code == 0, err
     assert calls == [], "all steps were done"
+    assert "scd: going on after step 3 of 3 (out.mp4.work)" in err
+
+
+def test_the_bar_of_a_clip_that_goes_on_counts_what_was_done(models, views, tmp_path):
+    pipe = SCDPipeline.from_pretrained(models / "clips")
+    poses = PoseClip.from_poses([v.pose for v in views], FPS)
+    pipe.register_to_config(default_steps=6)
+
+    def advances(stop: int | None) -> list[int]:
+        heard = []
+
+        def on_step(steps: int) -> None:
+            heard.append(steps)
+            if len(heard) == stop:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            list(paint_frames(pipe, None, poses, 0, tmp_path / "work", on_step))
+        return heard
+
+    assert advances(5) == [1] * 5, "saved after four"
+    assert advances(None) == [5, 1], "the four and the first, then the last"
+    pictures = SCDPipeline.from_pretrained(models / "pictures")
+    heard = []
+    list(paint_frames(pictures, None, poses, on_step=heard.append))
+    assert sum(heard) == num_steps(pictures, FRAMES)
+    assert set(heard) == {1}
 
 
 def test_two_references_and_the_drivers_body(animate):
@@ -448,6 +533,7 @@ def test_part_of_a_pose_file_is_that_part_of_its_clip(animate, folder, views):
         (("--max-frames", -3), "--max-frames -3: choose 1 or more"),
         (("--fps", 0), "--fps 0: give a number"),
         (("--fps", "nan"), "--fps nan: give a number"),
+        (("--fps", 1e12), "--fps 1e+12: give at most 1000"),
     ):
         assert line in complaint(animate("poses.npz", "-o", "none.mp4", *options))
     assert not Path("none.mp4").exists()

@@ -397,6 +397,24 @@ def test_other_exceptions_pass_through_and_clean_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_link_goes_on_standing_for_its_file(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.bin").symlink_to(tmp_path / "there" / "a.bin")
+    for content in (b"new", b"newer"):
+        with replacing(tmp_path / "link.bin", force=True) as temporary:
+            temporary.write_bytes(content)
+        assert (tmp_path / "link.bin").is_symlink()
+        assert [file.read_bytes() for file in (tmp_path / "there").iterdir()] == [content]
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+
+    def write():
+        with replacing(tmp_path / "a"):
+            pass
+
+    assert error_of(write) == f"{tmp_path / 'a'} is a link that leads nowhere: choose another name"
+
+
 def test_pictures_without_settings(tmp_path):
     path = save(tmp_path / "a.png", QUADRANTS)
     assert error_of(read_settings, path) == f"{path} carries no settings: only pictures written by scd do"

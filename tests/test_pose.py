@@ -360,6 +360,8 @@ def good_arrays() -> dict[str, np.ndarray]:
         ({"size": np.array([10, 20, 3])}, "makes no sense"),
         ({"fps": np.array(-1.0)}, "makes no sense"),
         ({"fps": np.array(np.nan)}, "makes no sense"),
+        ({"size": np.array([10, 10**9])}, "has 1000000000x10 pixels, more than 65535"),
+        ({"joints": np.full((2, 1, NUM_JOINTS, 2), 1e6)}, "a joint lies more than 100 pictures outside"),
         ({"joints": np.array(["a"])}, "not numbers"),
         ({"joints": np.array([{}], dtype=object)}, "cut off or damaged"),
     ],

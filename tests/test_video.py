@@ -102,6 +102,11 @@ def test_a_rate_is_above_0(fps):
     assert error_of(exact_rate, fps) == f"--fps {fps}: give a number of frames per second above 0"
 
 
+def test_a_rate_is_one_that_cameras_have():
+    assert error_of(exact_rate, 1e12) == "--fps 1e+12: give at most 1000 frames per second"
+    assert exact_rate(Fraction(90_000)) == 90_000, "a clip's own clock is not asked for"
+
+
 @pytest.mark.parametrize(
     "rate", [Fraction(30), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(25), Fraction(60)]
 )

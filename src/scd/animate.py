@@ -110,7 +110,7 @@ def place_in_model(pipe: Any, drive: Drive) -> media.Placement:
 
 def paint_drive(
     pipe: Any, subject: Subject, drive: Drive, seed: int = 0, work_folder: Path | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Picture]:  # fmt: skip
     """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
     place = place_in_model(pipe, drive)
@@ -131,18 +131,23 @@ def paint_frames(
     poses: PoseClip,
     seed: int = 0,
     work_folder: Path | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Picture]:
     """The clip's frames in the model's size, uint8 (H, W, 3), as they are decoded.
 
     With motion modules all frames finish together at the last step; `work_folder` keeps what is done. A model
     without them paints frame by frame, each from the same noise (initial and of every step), as the picture
-    of that pose and seed: logs that the clip will flicker. UserError for results that are no numbers.
+    of that pose and seed: logs that the clip will flicker. `on_step` hears how many steps were done, the
+    first time with those that `work_folder` had. UserError for results that are no numbers.
     """
 
-    def stepped(*_: Any) -> dict:
+    done = 0  # steps of this call of the pipeline, those of an earlier run too
+
+    def stepped(_pipe: Any, index: int, *_: Any) -> dict:
+        nonlocal done
         if on_step is not None:
-            on_step()
+            on_step(index + 1 - done)
+        done = index + 1
         return {}
 
     if has_motion(pipe.unet) or len(poses) == 1:
@@ -155,7 +160,7 @@ def paint_frames(
         return
     log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
     for start in range(0, len(poses), PAINTED_AT_ONCE):
-        part = list(poses[start : start + PAINTED_AT_ONCE])
+        part, done = list(poses[start : start + PAINTED_AT_ONCE]), 0
         latents = pipe(
             reference, part, generator=[torch.Generator().manual_seed(seed) for _ in part],
             output_type="latent", callback_on_step_end=stepped,
@@ -170,7 +175,7 @@ def _require_numbers(pipe: Any, latents: torch.Tensor) -> None:
 
 
 def num_steps(pipe: Any, num_frames: int) -> int:
-    """How often `on_step` of `paint_frames` is called."""
+    """How many steps `on_step` of `paint_frames` hears of in all."""
     if has_motion(pipe.unet) or num_frames == 1:
         return pipe.config.default_steps
     return pipe.config.default_steps * -(-num_frames // PAINTED_AT_ONCE)

@@ -151,6 +151,8 @@ def _other_poses(record: Mapping[str, Any], expected: Mapping[str, Any]) -> bool
 
 def _out(options: Animate) -> Path:
     if options.out is not None:
+        if not options.out.name:  # "." and "/"
+            raise UserError(f"{options.out}: name a clip, or a new folder for its frames")
         return options.out
     assert options.reference is not None
     return Path("out") / f"{options.reference.stem}_{options.poses[0].stem}.mp4"

@@ -26,7 +26,7 @@ from scd.cli.job import (
 )
 from scd.cli.models import settings_of
 from scd.cli.options import Animate
-from scd.media.files import PICTURES, VIDEOS
+from scd.media.files import PICTURES, RATE_FILE, VIDEOS
 from scd.media.timing import exact_rate, part_of
 from scd.pose import detect
 from scd.pose.files import read_poses
@@ -52,22 +52,32 @@ def drives_a_clip(options: Animate) -> bool:
     if len(options.poses) != 1:
         return False
     path, out = options.poses[0], options.out
+    ending = None if out is None else out.suffix.lower()
+    if not path.exists():
+        raise UserError(f"{path} does not exist: check the name")
     if path.is_dir() and not is_frame_folder(path) and not any(path.glob("*.json")):
         raise UserError(f"{path} holds neither pictures nor .json pose files: name the folder they are in")
     if is_pose_file(path) and not is_frame_folder(path):
         wanted = options.preview_pose is not None or options.compare is not None
-        return wanted or (out is not None and out.suffix.lower() in WRITTEN[:4])
-    if path.suffix.lower() in ANIMATIONS and out is not None:
-        if out.suffix.lower() in ENDINGS[:3]:
+        if out is not None and ending in WRITTEN[4:] and not wanted:  # .webp can be either, a folder too
+            if out.is_dir() and not (out / RATE_FILE).is_file():
+                return False  # pictures are put into it
+            return len(read_poses(path, parse_canvas(options.canvas)).frames) > 1
+        return wanted or ending in WRITTEN[:4]
+    if path.suffix.lower() in ANIMATIONS:
+        if ending in ENDINGS[:3]:
             return False  # a still: the first frame's pose
-        if out.suffix.lower() in WRITTEN[:3]:
+        if ending in WRITTEN[:3]:
             return True  # a video, of a single frame too
-    return is_clip(path)
+    clip = is_clip(path)
+    if not clip and ending in WRITTEN[:4]:
+        raise UserError(f"{path} is no video, folder of frames or pose file, and {out} is a clip")
+    return clip
 
 
 def is_clip(path: Path) -> bool:
-    """A video, an animation that moves, or a folder of frames."""
-    if path.suffix.lower() in ANIMATIONS:
+    """A video, an animation that moves (a PNG can), or a folder of frames."""
+    if path.suffix.lower() in (*ANIMATIONS, ".png"):
         try:
             return media.open_clip(path).num_frames > 1
         except UserError:
@@ -76,10 +86,11 @@ def is_clip(path: Path) -> bool:
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Pictures in a folder, and no pose files."""
-    if not path.is_dir() or (path / "clip.json").is_file():
+    """Pictures in a folder, and no pose files beside them: one .json for two pictures is something else."""
+    if not path.is_dir() or (path / RATE_FILE).is_file():
         return path.is_dir()
-    return not any(path.glob("*.json")) and any(p.suffix.lower() in PICTURES for p in path.iterdir())
+    num_pictures = sum(p.suffix.lower() in PICTURES for p in path.iterdir())
+    return num_pictures > 2 * len(list(path.glob("*.json")))
 
 
 # ---- the record ----

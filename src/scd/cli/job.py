@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.cli.options import Animate, ModelOptions
+from scd.media.files import require_replaceable_folder
 from scd.media.picture import settings_beside
 from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
@@ -23,6 +24,7 @@ from scd.types import Pose, UserError
 
 KIND, CLIP_KIND = "animate", "animate-clip"  # of a record; `scd world` writes "world"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+LONGEST_NAME = 220  # bytes; disks take 255, and what is written first has a longer name
 Person = int | Literal["largest"]
 
 
@@ -279,10 +281,14 @@ def require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:
 def require_free(paths: Sequence[Path], force: bool) -> None:
     """UserError, before any work, for a result that exists (without `force`) or cannot be written."""
     for path in paths:
-        if path.is_dir():
+        if not path.suffix:  # a clip's folder of frames
+            require_replaceable_folder(path, force)
+        elif path.is_dir():
             raise UserError(f"{path} is a folder: name a file in it")
-        if path.exists() and not force:
+        elif path.exists() and not force:
             raise UserError(f"{path} exists already: choose another name, or --force to replace it")
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise UserError(f"{path}: its name is too long for most disks: choose a shorter one")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir():
             raise UserError(f"{path} cannot be written: {above} is a file, not a folder")

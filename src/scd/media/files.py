@@ -16,7 +16,10 @@ from typing import NoReturn
 from scd.types import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # endings of frames in a folder
-VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+VIDEOS = (
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob",
+    ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf",
+)  # fmt: skip
 RATE_FILE = "clip.json"  # in a folder of frames that scd wrote: {"fps": "30000/1001"}
 
 _OWN_FRAME = re.compile(r"\d{6,}\.png")
@@ -53,19 +56,23 @@ def reading(path: Path) -> Iterator[None]:
 def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary name to write to: it becomes `path` when the block ends well, else it vanishes.
 
-    The missing folders above are made. UserError, in one line, when `path` exists and `force` is not given,
-    when it is a folder, and when the disk is full or may not be written to.
+    The missing folders above are made, and a link stays a link. UserError, in one line, when `path` exists
+    and `force` is not given, when it is a folder, and when the disk is full or may not be written to.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    try:
+        home = path.resolve()  # a link goes on standing for its file
+    except (OSError, RuntimeError):  # of a circle of links; Python below 3.13 raises the latter
+        raise UserError(f"{path} is a link that leads nowhere: choose another name") from None
+    temporary = _temporary(home)
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file in it")
         if path.exists() and not force:
             _exists_already(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        home.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, home)
     except OSError as error:
         raise _cannot_write(path, error) from None
     finally:
@@ -84,13 +91,7 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     home = path.resolve()  # of a link the folder that it stands for; "." has a name then
     temporary, old = _temporary(home), _temporary(home)
     try:
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file: name a new folder")
-        if path.is_dir() and any(path.iterdir()):
-            if not force:
-                _exists_already(path)
-            if not all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir()):
-                raise UserError(f"{path} holds more than frames written by scd: name a new folder")
+        require_replaceable_folder(path, force)
         temporary.mkdir(parents=True)
         yield temporary
         if home.exists():
@@ -106,6 +107,17 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def require_replaceable_folder(path: Path, force: bool) -> None:
+    """UserError where `replacing_folder` may not put a folder."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: name a new folder")
+    if path.is_dir() and any(path.iterdir()):
+        if not force:
+            _exists_already(path)
+        if not all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir()):
+            raise UserError(f"{path} holds more than frames written by scd: name a new folder")
 
 
 def _temporary(path: Path) -> Path:

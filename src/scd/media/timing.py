@@ -15,6 +15,7 @@ from scd.types import UserError
 
 DEFAULT_RATE = Fraction(30)  # frames per second where nothing says so: a folder of frames, a single picture
 
+FASTEST = 1000  # frames per second that may be asked for: cameras of slow motion have up to 960
 _LONGEST_STEP = 60.0  # seconds
 _NTSC = Fraction(1000, 1001)
 _COMMON = sorted(
@@ -28,12 +29,14 @@ Item = TypeVar("Item")
 def exact_rate(fps: float | Fraction) -> Fraction:
     """Frames per second as the fraction that is meant: 29.97 is 30000/1001, 23.976 is 24000/1001.
 
-    UserError when it is not above 0.
+    UserError when it is not above 0; a number that is no Fraction may not be above 1,000.
     """
     if not isfinite(fps) or fps <= 0:
         raise UserError(f"--fps {float(fps):g}: give a number of frames per second above 0")
     if isinstance(fps, Fraction):
         return fps
+    if fps > FASTEST:
+        raise UserError(f"--fps {fps:g}: give at most {FASTEST} frames per second")
     whole = round(fps * 1.001)
     if abs(fps * 1.001 - whole) < 5e-4:  # 23.976, 29.97, 59.94 and 119.88 miss by 2e-5 to 1.2e-4
         return whole * _NTSC

@@ -29,6 +29,8 @@ from scd.types import (
 )
 
 FORMAT = "scd-pose-1"
+FARTHEST = 100  # widths and heights of the picture: a joint beyond is no joint
+LARGEST = 65535  # pixels a side, as JPEG's
 
 # OpenPose's 25 body points without the middle of the hips and the feet are the 18 of its older model, in the
 # same order.
@@ -155,6 +157,10 @@ def _pose(path: Path, points: _Points, size: tuple[int, int]) -> Pose:
     if not np.isfinite(points).all():
         _wrong(path, "some of its numbers are NaN or infinite; make it again")
     scores = points[:, 2].clip(0, 1)
+    if np.abs(points[scores > 0, :2]).max(initial=0) > FARTHEST:
+        _wrong(path, f"a joint lies more than {FARTHEST} pictures outside its own; is its size right?")
+    if max(size) > LARGEST:
+        _wrong(path, f"its picture has {size[1]}x{size[0]} pixels, more than {LARGEST}; is its size right?")
     return Pose(np.where(scores[:, None] > 0, points[:, :2], np.float32(0)), scores, size)
 
 

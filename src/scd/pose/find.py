@@ -10,7 +10,8 @@ from scd.media import ClipReader, content_hash
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
-from scd.pose.track import VERSION, Seen, from_frames, to_frames, track_person
+from scd.pose.skeleton import pose_scale
+from scd.pose.track import VERSION, Seen, from_frames, note_choice, to_frames, track_person
 
 Person = int | Literal["largest"]
 
@@ -29,11 +30,21 @@ def find_poses(
     `cache` names another folder than the user's, `content` is the clip's content hash where it is known.
     """
 
+    looked = False
+
     def find() -> PoseFile:
+        nonlocal looked
+        looked = True  # and so it has been said whom "largest" took
         tracked = track_person(clip, detect.get_detector(detector), person, str(clip.path), progress)
         return PoseFile(to_frames(tracked), clip.size, clip.fps)
 
-    return from_frames(cached_poses(find, *_key(clip, detector, person, content), cache).frames)
+    seen = from_frames(cached_poses(find, *_key(clip, detector, person, content), cache).frames)
+    first = next((number for number, one in enumerate(seen) if one.people), None)
+    if not looked and person == "largest" and first is not None:
+        people = seen[first].people
+        index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
+        note_choice(people, first, index, str(clip.path))
+    return seen
 
 
 def pose_path(

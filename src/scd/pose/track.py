@@ -163,10 +163,7 @@ class _Tracker:
     def _first(self, people: Sequence[Pose], number: int) -> Pose:
         if isinstance(self.person, str):
             index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
-            if len(people) > 1:
-                text = "%d people in frame %d of %s: the largest, number %d from the left, is followed; "
-                text += "--person chooses another"
-                log.warning(text, len(people), number, self.name, index + 1)
+            note_choice(people, number, index, self.name)
             return people[index]
         if self.person > len(people):
             raise UserError(
@@ -210,6 +207,14 @@ class _Tracker:
         memory = (1 - FORGET) * self._clothes[0] + FORGET * seen if self._clothes else seen
         # Of somebody who is taken for want of a better one, the memory learns slowly, and only the memory.
         self._clothes = [memory, self._clothes[1] if self._misses and self._clothes else seen]
+
+
+def note_choice(people: Sequence[Pose], number: int, index: int, name: str) -> None:
+    """Say whom "largest" took, `people[index]` of frame `number`, when there was a choice."""
+    if len(people) > 1:
+        text = "%d people in frame %d of %s: the largest, number %d from the left, is followed; "
+        text += "--person chooses another"
+        log.warning(text, len(people), number, name, index + 1)
 
 
 def square_around(pose: Pose, side: float) -> tuple[int, int, int, int]:
