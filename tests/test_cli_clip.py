@@ -333,7 +333,7 @@ def test_a_clip_cut_off_goes_on(animate, folder, monkeypatch):
     code, _, err = animate("dance.mp4", "-o", "out.mp4")
     assert code == 0, err
     assert calls == [], "all steps were done"
-    assert "scd: going on after step 3 of 3 (out.mp4.work)" in err
+    assert "scd: going on after step 3, from out.mp4.work" in err
 
 
 def test_the_bar_of_a_clip_that_goes_on_counts_what_was_done(models, views, tmp_path):

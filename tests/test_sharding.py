@@ -22,6 +22,7 @@ __all__ = ["tiny"]
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_two_processes_in_shards_resume_as_one_that_accumulates_two(tiny, tmp_path, monkeypatch):
     """The shipped config through `accelerate launch`: same losses, weights, averages; and a model to publish
     and sheets though no process holds the whole network."""

@@ -4,7 +4,6 @@ pictures or as a clip."""
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +45,6 @@ from scd.reference import Reference, active_switches, check_stamp, fingerprint, 
 from scd.savepoint import Savepoint, loop_settings
 from scd.types import Pose, PoseClip, UserError
 
-log = logging.getLogger("scd")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -305,7 +303,6 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             savepoint = Savepoint(work_folder, settings)
         if saved := savepoint and savepoint.load(self.scheduler, generators):
             state, first = saved[0].to(device, dtype), saved[1]
-            log.info("going on after step %d of %d (%s)", first, len(timesteps), work_folder)
         else:
             state = initial_latents(self, latents, (num, frames), is_clip, size, generators, (device, dtype))
             state = state * self.scheduler.init_noise_sigma

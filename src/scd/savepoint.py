@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from scd.inpaint import Canvas
 from scd.reference import active_switches, digest, hash_weights
 from scd.types import UserError
 
+log = logging.getLogger("scd")
 FILE = "loop.safetensors"
 
 
@@ -49,6 +51,7 @@ class Savepoint:
                 generator.set_state(tensors[f"generator.{number}"])
         for name, value in meta["scheduler"].items():
             setattr(scheduler, name, _restored(name, value, tensors))
+        log.info("going on after step %d, from %s", meta["step"], self.path.parent)
         return tensors["latents"], meta["step"]
 
     @staticmethod
