@@ -701,6 +701,20 @@ def test_evaluate_prints_a_table_then_json(scd, folder, detector, model):
     assert "sheet.png exists already" in complaint(scd(*command))
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("world", "--sheet", "a.txt"), "a.txt: a sheet's name ends in .png"),
+        (("world-tryon", "--sheet", "a"), "a: a sheet's name ends in .png"),
+        (("world-video", "--lpips", "none.safetensors"), "--lpips: of world-tryon, not of world-video"),
+        (("world", "--frames", 8), "--frames: of world-video, not of world"),
+    ],
+)
+def test_what_an_evaluation_cannot_use_is_said_before_any_work(scd, folder, monkeypatch, words, text):
+    monkeypatch.setattr("scd.cli.measure.load_pipeline", None)
+    assert text in complaint(scd("evaluate", *words))
+
+
 def test_bench_prints_a_table_then_json(scd, model):
     code, out, _ = scd("bench", "--num", 2, "--steps", 1, "--model", model)
     result = json.loads(out.splitlines()[-1])

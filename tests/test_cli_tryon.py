@@ -431,6 +431,28 @@ def test_nobody_is_found(tryon, detector, folder):
     )
 
 
+def test_a_detector_that_is_none_is_said_though_a_pose_is_given(scd, folder, person):
+    write_poses("me.npz", [[person.pose]])
+    given = ("--category", "upper", "--pose", "me.npz", "--detector", "bogus")
+    for words in (("tryon", "me.png", "shirt.png"), ("mask", "me.png")):
+        assert "there is no pose detector 'bogus': use mediapipe or dwpose" in complaint(scd(*words, *given))
+
+
+def test_a_mask_says_who_is_meant(tryon, detector, folder, person):
+    """Of two people the one under it, though the other is larger."""
+    pose = person.pose
+    small = replace(pose, joints=pose.joints * 0.4)
+    detector.detect = lambda image: [replace(p, size=image.shape[:2]) for p in (small, pose)]
+    mask = np.zeros((96, 72), np.uint8)
+    mask[: int(96 * 0.4), : int(72 * 0.4)] = 255
+    media.write_image("small.png", mask)
+    code, _, err = tryon("me.png", "shirt.png", "--region", "small.png", "-o", "a.png")
+    assert code == 0
+    assert "2 people in me.png: the one under the mask, number 1 from the left, is used" in err
+    code, _, err = tryon("me.png", "shirt.png", "--category", "upper", "-o", "b.png")
+    assert "2 people in me.png: the largest, number 2 from the left, is used" in err
+
+
 def test_no_detector_is_there(tryon, folder, monkeypatch, person):
     def missing(name="mediapipe"):
         raise UserError(f"the {name} detector is not installed")

@@ -20,6 +20,7 @@ from scd.cli.data import ready
 from scd.config import DataConfig
 from scd.data import prepare, tryon_prepare
 from scd.data.find import find_dataset
+from scd.data.fitting import read_pose
 from scd.data.layouts import find_clips
 from scd.data.manifest import read_manifest, read_rows
 from scd.data.pairs import read_pairs
@@ -31,6 +32,7 @@ from scd.data.workers import each
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
+from scd.pose.region import garment_region
 from scd.types import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -344,6 +346,47 @@ def test_pairs_by_hand_keep_what_else_a_line_says(viton, tmp_path, no_detector):
     header, ((_, after),) = read_rows(manifest)
     assert (header.layout, after["caption"], after["size"]) == ("vitonhd", ["ü"], list(SIZE))
     assert find_pairs(manifest).training[0].garment == pair.garment
+
+
+def test_one_person_in_two_pieces_keeps_both_masks(viton, tmp_path, no_detector):
+    """Two lines with one picture, each with its own region."""
+    pair, other = find_pairs(viton).training[:2]
+    rows = [
+        {"person": str(pair.person), "garment": str(pair.garment), "category": category,
+         "region": str(region), "pose": str(pair.pose)}
+        for category, region in (("upper", pair.region), ("lower", other.region))
+    ]  # fmt: skip
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare_pairs(find_dataset(manifest), manifest)
+    assert [(p.category, p.region) for p in read_pairs(manifest).training] == [
+        ("upper", pair.region), ("lower", other.region),
+    ]  # fmt: skip
+    for row in rows:
+        del row["region"]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    upper, lower = prepare_pairs(find_dataset(manifest), manifest).training
+    masks = [media.read_image(p.region)[..., 0] > 127 for p in (upper, lower)]
+    pose, size = read_pose(pair, SIZE), SIZE
+    for mask, category in zip(masks, ("upper", "lower"), strict=True):
+        np.testing.assert_array_equal(mask, garment_region(pose, size, category))
+
+
+def test_a_mask_that_was_mended_is_looked_at_again(viton, tmp_path, no_detector):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    pair, manifest = find_pairs(data).training[0], tmp_path / "m.jsonl"
+    mask = pair.region.read_bytes()
+    media.write_image(pair.region, 0 * media.read_image(pair.region)[..., 0], force=True)
+    assert "black everywhere" in prepare_pairs(find_pairs(data), manifest).training[0].error
+    pair.region.write_bytes(mask)
+    assert prepare_pairs(find_pairs(data), manifest).training[0].error == ""
+
+
+def test_a_manifest_is_of_its_own_layout(dress_code, tmp_path, no_detector):
+    manifest = tmp_path / "m.jsonl"
+    prepare_pairs(find_pairs(dress_code), manifest)
+    with pytest.raises(UserError, match="lists pairs of dresscode, not of vitonhd: say dresscode"):
+        find_pairs(manifest, "vitonhd")
 
 
 def test_a_disk_that_is_full_leaves_the_old_manifest(viton, tmp_path, monkeypatch, no_detector):

@@ -230,12 +230,35 @@ def test_predictions_are_the_test_set_or_nothing(written, tmp_path):
     (deep / "me.png").unlink()
     with pytest.raises(UserError, match=rf"set: 1 of 3 have no prediction \({third.name}\); numbers of"):
         match_predictions(tmp_path / "them", pairs, pairs)
-    media.write_image(deep / "me.png", np.zeros((*SIZE, 3), np.uint8))
-    media.write_image(tmp_path / "them" / "me.jpg", np.zeros((*SIZE, 3), np.uint8))
+    shutil.copy(deep / f"{first.name}.png", deep / f"{third.name}.png")
+    media.write_image(tmp_path / "them" / "other" / f"{first.name}.jpg", np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(UserError, match=rf"holds {first.name}.png and {first.name}.jpg: which of the two"):
+        match_predictions(tmp_path / "them", pairs, pairs)
+    (tmp_path / "them" / "other" / f"{first.name}.jpg").rename(deep / f"{first.name}.jpg")
     with pytest.raises(UserError, match="which of the two"):
         match_predictions(tmp_path / "them", pairs, pairs)
     with pytest.raises(UserError, match="there is no such folder"):
         match_predictions(tmp_path / "none", pairs, pairs)
+
+
+def test_predictions_of_people_with_one_number_in_two_categories(written, tmp_path):
+    """As the command writes them they are found again; a bare number that means two people is refused."""
+    one, two, three = (
+        replace(pair, name=f"{folder}/7_0", person=pair.person.with_name("7_0.jpg"))
+        for pair, folder in zip(
+            choose_pairs(find_pairs(written), paired=True), ("upper_body", "lower_body", "dresses"), strict=True
+        )
+    )
+    pairs = [one, two, three]
+    for pair, name in names_of(pairs).items():
+        media.write_image(tmp_path / "own" / f"{name}.png", np.full((*SIZE, 3), pairs.index(pair), np.uint8))
+    found = match_predictions(tmp_path / "own", pairs, pairs)
+    assert [media.read_image(found[pair]).max() for pair in pairs] == [0, 1, 2]
+    media.write_image(tmp_path / "flat" / "7_0.png", np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(UserError, match="is it upper_body/7_0 with .*, or lower_body/7_0 with"):
+        match_predictions(tmp_path / "flat", pairs, pairs)
+    with pytest.raises(UserError, match="2 pairs are called upper_body/7_0"):
+        names_of([one, replace(one, region=None)])
 
 
 def test_predictions_have_any_size_and_the_person_s_shape(written, tmp_path):

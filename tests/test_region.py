@@ -319,6 +319,9 @@ def test_a_mask_is_read(tmp_path, square, caplog):
         np.testing.assert_array_equal(read_region(path, (40, 60)), square > 0)
         colours = save(tmp_path / "c.png", np.stack([square] * 3, -1))
         np.testing.assert_array_equal(read_region(colours, (40, 60)), square > 0)
+        for shape in ([np.full_like(square, 255)] * 3, [square] * 3):  # white on nothing, as editors save it
+            nothing = save(tmp_path / "a.png", np.stack([*shape, square], -1))
+            np.testing.assert_array_equal(read_region(nothing, (40, 60)), square > 0)
     assert not caplog.records
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from scd.data.tryon_pictures import TryOnPictures, open_tryon
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED, WorldPictures
 from scd.data.world_tryon import DRESSED, PICTURES, TRYON, WorldTryOn, facing, other_garment, true_region
 from scd.data.write_viton_hd import FRONTAL, write_viton_hd
+from scd.pose.files import write_poses
 from scd.types import BODY, FACE, UserError
 from scd.world import LABELS, flat_garment
 
@@ -210,6 +212,17 @@ def test_without_lists_everybody_wears_the_own_garment(viton):
     assert layout.unpaired == ()
 
 
+def test_a_line_that_is_there_twice_is_one_pair(viton, written):
+    """In one list, or in the folder's and the part's."""
+    for name in ("test_pairs.txt", "train_pairs.txt"):
+        text = (viton / name).read_text()
+        (viton / name).write_text("\ufeff" + text + text)  # and Windows' mark before the first name
+        (viton / name.split("_")[0] / name).write_text(text)
+    layout = find_pairs(viton)
+    assert layout.problems == ()
+    assert names(layout) == names(find_pairs(written))
+
+
 def test_a_paired_list_alone_makes_no_unpaired_pairs(viton):
     people = [pair.person.name for pair in find_pairs(viton).paired]
     (viton / "test_pairs.txt").write_text(f"{people[0]} {people[0]}\n{people[1]} {people[2]}\n")
@@ -290,6 +303,45 @@ def test_dress_code_reads_back_as_what_was_drawn(dress_code):
         else:  # from the pose
             assert fitting.region[label(view, garment.kind)].mean() > 0.95
     assert sum(pair.region is None for pair in layout.training) == 3
+
+
+@pytest.fixture
+def broken_dress(dress_code, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(dress_code[0], tmp_path / "DressCode"))
+
+
+def test_who_is_to_test_with_never_trains(broken_dress):
+    """Copies with the test lists alone are about: without a list everybody trained, these people too."""
+    for folder in ("upper_body", "lower_body", "dresses"):
+        (broken_dress / folder / "train_pairs.txt").unlink()
+        for end in ("paired", "unpaired"):
+            path = broken_dress / folder / f"test_pairs_{end}.txt"
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    layout = find_pairs(broken_dress)
+    tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
+    assert len(tested) == len(layout.training) == 3
+    assert not tested & {pair.person for pair in layout.training}
+    assert [line.split(":")[0] for line in layout.problems] == ["upper_body", "lower_body", "dresses"]
+    assert "none to train with: 1 people whom no list names are to train with" in layout.problems[0]
+
+
+@pytest.mark.parametrize("third", [True, False])
+def test_lists_for_all_categories_lie_in_the_folder(broken_dress, dress_code, third):
+    """DressCode's third word is the category's number; without it the person says whose line it is."""
+    for name in ("train_pairs.txt", "test_pairs_paired.txt", "test_pairs_unpaired.txt"):
+        lines = []
+        for number, folder in enumerate(("upper_body", "lower_body", "dresses")):
+            own = (broken_dress / folder / name).read_text().splitlines()
+            lines += [f"{line}\t{number}" if third else line for line in own]
+            (broken_dress / folder / name).unlink()
+        (broken_dress / name).write_text("\n".join(lines))
+    layout = find_pairs(broken_dress)
+    if third:  # the same numbers lie in two folders of this one
+        assert names(layout) == names(find_pairs(dress_code[0]))
+    assert layout.training
+    assert layout.unpaired
+    assert layout.problems == ()
 
 
 def test_poses_of_larger_pictures_still_fit(viton):
@@ -395,9 +447,20 @@ def test_masks_that_cannot_be_used(viton):
     media.write_image(pair.region, mask[:60], force=True)
     with pytest.raises(UserError, match=r"_mask\.png: is 96x60, its picture 96x128"):
         read_fitting(pair, SIZE)
+    shape = np.stack([np.full_like(mask, 255)] * 3 + [mask], -1)
+    media.write_image(pair.region, shape, force=True)
+    np.testing.assert_array_equal(read_fitting(pair, SIZE).region, mask > 127)  # white on nothing
     media.write_image(pair.region, 0 * mask, force=True)
     with pytest.raises(UserError, match=r"_mask\.png: is black everywhere"):
         read_fitting(pair, SIZE)
+
+
+def test_a_pose_beside_the_picture_is_no_region(viton):
+    pair = find_pairs(viton).training[0]
+    pose = read_pose(pair, SIZE)
+    write_poses(viton / "low.npz", [[replace(pose, joints=pose.joints + np.float32([0, 3]))]])
+    with pytest.raises(UserError, match="has no agnostic mask, and no pose that shows where"):
+        read_fitting(replace(pair, region=None, pose=viton / "low.npz"), SIZE)
 
 
 # ---- check and preview ----
@@ -460,6 +523,20 @@ def test_preview_shows_garment_person_region_and_pose(written, dress_code, tmp_p
         out = tmp_path / f"{root.name}.png"
         assert main(["data", "preview", str(root), "--size", "128", "-o", str(out)]) == 0
         assert out.is_file()
+
+
+def test_a_preview_passes_over_what_cannot_be_read(viton, caplog):
+    layout = find_pairs(viton)
+    whole = preview_pairs(layout, 128, 9)
+    layout.training[0].region.write_bytes(b"")
+    with caplog.at_level("WARNING", "scd"):
+        sheet = preview_pairs(layout, 128, 9)
+    assert sheet.shape[0] < whole.shape[0]
+    assert f"left out: {layout.training[0].region}" in caplog.text
+    for pair in layout.pairs:
+        pair.region.write_bytes(b"")
+    with pytest.raises(UserError, match="no pair can be shown; scd data prepare finds poses and masks"):
+        preview_pairs(layout, 128, 2)
 
 
 # ---- what training sees ----

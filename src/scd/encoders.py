@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scd.types import Pose
+from scd.types import Pose, UserError
 
 DECODED_AT_ONCE = 8  # frames of a clip: memory, not the result, depends on it
 Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
@@ -48,9 +48,11 @@ class Encoders:
     @torch.no_grad()
     def decode_frames(self, latents: Tensor) -> Iterator[np.ndarray]:
         """The frames of one clip, uint8 (H, W, 3), from its latents (C, T, h, w); a few are decoded at a
-        time, so that a long clip can be written as it is decoded."""
+        time, so that a long clip can be written as it is decoded. UserError when they are no numbers."""
         for part in latents.transpose(0, 1).split(DECODED_AT_ONCE):
             pixels = self.decode_latents(part.to(self._execution_device))
+            if not torch.isfinite(pixels).all():
+                raise UserError(f"no numbers in {self.vae.dtype}: use --dtype float32 or bfloat16")
             yield from np.rint(pixels.permute(0, 2, 3, 1).float().cpu().numpy() * 255).astype(np.uint8)
 
     def decode_output(self, latents: Tensor, is_clip: bool, output_type: str, canvas: Any = None):

@@ -41,7 +41,7 @@ class Trial:
 
     person: Picture
     pose: Pose  # as a detector would give it
-    region: Mask  # True = generate; from the pose, as at inference
+    region: Mask  # True = generate; from the pose
     garments: tuple[Picture, ...]  # laid flat; their size is the person's
     truth: Picture
     mask: Mask  # the truth's pixels of those garments, inside the region

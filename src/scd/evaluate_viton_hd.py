@@ -79,46 +79,72 @@ def choose_pairs(
 
 def missing_pictures(layout: TryOnLayout) -> list[str]:
     """The lines of the layout's problems that concern its test part."""
-    return [line for line in layout.problems if "test" in line.split(":")[0]]
+    return list(filter(layout.is_of_test, layout.problems))
 
 
 def names_of(pairs: Sequence[TryOnPair]) -> dict[TryOnPair, str]:
     """What each pair's picture is called, without its ending: the person; with the garment, where a person
-    has several."""
+    has several. Raises UserError when two would have one name."""
     times = Counter(pair.name for pair in pairs)
-    return {p: p.name if times[p.name] == 1 else f"{p.name}_{p.garment.stem}" for p in pairs}
+    names = {p: p.name if times[p.name] == 1 else f"{p.name}_{p.garment.stem}" for p in pairs}
+    for name, number in Counter(names.values()).items():
+        if number > 1:
+            raise UserError(f"{number} pairs are called {name}: give them other names in the manifest")
+    return names
 
 
 def match_predictions(
     folder: Path, pairs: Sequence[TryOnPair], everybody: Sequence[TryOnPair]
 ) -> dict[TryOnPair, Path]:
-    """The picture of each pair in a folder, by its name: the person's, or PERSON_GARMENT.
+    """The picture of each pair in a folder, by its name: the person's, or PERSON_GARMENT; of DressCode with
+    the category's folder before it, as `names_of` has it, or wherever only one pair has that name.
 
-    Raises UserError when one lacks, or when one belongs to none of `everybody`: numbers over other sets are
-    other numbers.
+    Raises UserError when one lacks, when two could be meant, and when one belongs to none of `everybody`:
+    numbers over other sets are other numbers.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; --predictions names one with a picture a pair")
     found: dict[str, Path] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file()):
-        if path.stem in found:
-            raise UserError(f"{folder}: holds {found[path.stem].name} and {path.name}: which of the two?")
-        found[path.stem] = path
-    known = {name for pair in everybody for name in _possible(pair)}
-    strange = [path.name for stem, path in found.items() if stem not in known]
-    matched = {pair: next((found[n] for n in _possible(pair) if n in found), None) for pair in pairs}
-    lacking = [pair.name for pair, path in matched.items() if path is None]
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"{folder}: holds {found[name].name} and {path.name}: which of the two?")
+        found[name] = path
+    by_stem: dict[str, list[Path]] = {}
+    for path in found.values():
+        by_stem.setdefault(path.stem, []).append(path)
+
+    def files_of(pair: TryOnPair) -> list[Path]:
+        whole = [found[name] for name in _possible(pair.name, pair) if name in found]
+        return whole[:1] or next((by_stem[n] for n in _possible(pair.person.stem, pair) if n in by_stem), [])
+
+    known = {path for pair in everybody for path in files_of(pair)}
+    strange = [path.name for path in found.values() if path not in known]
+    matched: dict[TryOnPair, Path] = {}
+    of_file: dict[Path, TryOnPair] = {}
+    for pair in pairs:
+        files = files_of(pair)
+        if len(files) > 1:
+            raise UserError(f"{folder}: holds {files[0].name} and {files[1].name}: which of the two?")
+        for path in files:
+            if (other := of_file.setdefault(path, pair)) is not pair:
+                raise UserError(
+                    f"{path}: is it {other.name} with {other.garment.stem}, or {pair.name} with "
+                    f"{pair.garment.stem}? name the pictures as scd evaluate --out does"
+                )
+            matched[pair] = path
+    lacking = [pair.name for pair in pairs if pair not in matched]
     if lacking or strange:
         said = [f"{len(lacking)} of {len(pairs)} have no prediction ({_some(lacking)})"] if lacking else []
         said += [f"{len(strange)} pictures belong to no pair ({_some(strange)})"] if strange else []
         raise UserError(
             f"{folder}: is not the test set: {' and '.join(said)}; numbers of another set cannot be compared"
         )
-    return {pair: path for pair, path in matched.items() if path is not None}
+    return matched
 
 
-def _possible(pair: TryOnPair) -> tuple[str, str]:
-    return f"{pair.person.stem}_{pair.garment.stem}", pair.person.stem
+def _possible(name: str, pair: TryOnPair) -> tuple[str, str]:
+    return f"{name}_{pair.garment.stem}", name
 
 
 def _some(names: Sequence[str]) -> str:

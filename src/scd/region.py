@@ -30,10 +30,11 @@ OUTLINE = (255, 255, 255)
 def read_region(path: str | Path, size: tuple[int, int]) -> Region:
     """The user's mask for a picture of `size` (height, width): white = generate, soft edges cut at half.
 
-    A mask of another size is resized when its aspect ratio is the picture's. UserError when it is not, or
-    when nothing is white; a log line when the mask seems to be inverted. UserError as in `read_image`, too.
+    What is transparent is black, so a white shape on nothing is a mask. A mask of another size is resized
+    when its aspect ratio is the picture's. UserError when it is not, or when nothing is white; a log line
+    when the mask seems to be inverted. UserError as in `read_image`, too.
     """
-    grey = read_image(path).mean(-1, dtype=np.float32)
+    grey = read_image(path, ground=0).mean(-1, dtype=np.float32)
     height, width = grey.shape
     if (height, width) != tuple(size):
         # either side may have been rounded by half a pixel, of the smaller picture

@@ -30,8 +30,8 @@ class Evaluate:
     num: Count = None
     """People. Default: 64 for pictures (three times as many are painted), 8 for clips, 32 for try-on (eight
     times as many)."""
-    frames: Annotated[int, arg(metavar="N")] = 24
-    """Of each clip, 15 a second."""
+    frames: Number = None
+    """Of each clip, 15 a second. Default: 24."""
     sheet: File = None
     """Also write a sheet: references, poses, results and truths."""
     lpips: File = None

@@ -73,6 +73,11 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     if not paths and old:
         paths = [unchanged(pose, options.like) for pose in inputs["poses"]]
     garments = list(options.garment) or unchanged_garments(inputs, options.like)
+    if reference is None and len(garments) > 2:
+        raise UserError(
+            f"--garment takes all that follows it, {garments[-1]} too; name the pictures first: "
+            "scd animate REFERENCE POSE --garment GARMENT"
+        )
     if reference is None or not paths:
         raise UserError("give a REFERENCE and a POSE, both pictures of people: scd animate REFERENCE POSE")
 

@@ -9,7 +9,7 @@ import numpy as np
 from scd import media
 from scd.cli.job import ENDINGS, identity_of, parse_person, require_apart, require_free, with_settings
 from scd.cli.options import Mask
-from scd.cli.where import pose_in_file, region_of
+from scd.cli.where import detector_if_there, pose_in_file, region_of
 from scd.pose import detect
 from scd.region import tinted
 from scd.types import UserError
@@ -36,6 +36,7 @@ def mask(options: Mask) -> None:
         detector = detect.get_detector(options.detector)
         pose = detect.detect_one(image, person, str(options.picture), detector)
     else:
+        detector_if_there(options.detector)  # not asked, but it is to be one
         pose = pose_in_file(options.pose, options.picture, image, person, options.canvas)
     region = region_of(options.picture, image, pose, [options.category], options.pose_only)
     settings = {

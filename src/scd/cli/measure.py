@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scd.cli.evaluations import Evaluate, EvaluatePairs
-from scd.cli.job import require_free
+from scd.cli.job import ENDINGS, require_free
 from scd.cli.models import load_pipeline
 from scd.cli.options import Bench
 from scd.cli.terminal import json_line, progress, table
@@ -21,7 +21,13 @@ SMALLEST_SIDE = 32  # pixels of a picture that is painted
 
 def evaluate(options: Evaluate) -> None:
     """Run the verb. Raises UserError."""
+    if options.lpips and options.data != "world-tryon":
+        raise UserError(f"--lpips: of world-tryon, not of {options.data}; leave it out")
+    if options.frames is not None and options.data != "world-video":
+        raise UserError(f"--frames: of world-video, not of {options.data}; leave it out")
     if options.sheet:
+        if options.sheet.suffix.lower() not in ENDINGS:
+            raise UserError(f"{options.sheet}: a sheet's name ends in {', '.join(ENDINGS)}")
         require_free([options.sheet], options.force)
     if options.data == "world-video":
         _evaluate_video(options)
@@ -60,8 +66,9 @@ def _evaluate_video(options: Evaluate) -> None:
     from scd.evaluate_clips import evaluate_world_video
 
     num = 8 if options.num is None else options.num
-    if num < 1 or options.frames < 2:
-        raise UserError(f"--num {num} --frames {options.frames}: a clip, and two frames, at least")
+    frames = 24 if options.frames is None else options.frames
+    if num < 1 or frames < 2:
+        raise UserError(f"--num {num} --frames {frames}: a clip, and two frames, at least")
     pipe = load_pipeline(options.model)
     if not has_motion(pipe.unet):
         raise UserError(
@@ -70,7 +77,7 @@ def _evaluate_video(options: Evaluate) -> None:
         )
     with progress("painting", num) as advance:
         result = evaluate_world_video(
-            pipe, num, options.frames, options.model.seed or 0, options.sheet,
+            pipe, num, frames, options.model.seed or 0, options.sheet,
             options.model.name, advance,
         )  # fmt: skip
     table(f"{num} held-out clips at {pipe.config.default_size} px", result)

@@ -28,6 +28,7 @@ from scd.types import Pose, UserError
 
 log = logging.getLogger("scd")
 Picture = NDArray[np.uint8]  # (H, W, 3)
+LARGEST_WEBP = 16383  # pixels a side
 SHEET_HEIGHT = 384  # pixels of the pictures on a sheet
 
 
@@ -37,7 +38,8 @@ def tryon(options: Tryon) -> None:
     job = plan(options)
     original = read_original(job.picture)
     image = original.shown()
-    _require_alpha(job, original.alpha is not None)
+    if job.preview is None:
+        _require_fit(job, original.alpha is not None, max(original.size))
     garments = [media.read_image(path) for path in job.garments]
     with progress("finding the person", None):
         pose, region = _find(job, image, garments, original.size)
@@ -83,12 +85,15 @@ def tryon(options: Tryon) -> None:
         print(path)
 
 
-def _require_alpha(job: TryOnJob, transparent: bool) -> None:
-    if transparent and job.preview is None and job.names[0].suffix.lower() in (".jpg", ".jpeg"):
-        raise UserError(
-            f"{job.names[0]}: JPEG cannot hold the transparency of {job.picture}: "
-            "use a name that ends in .png"
-        )
+def _require_fit(job: TryOnJob, transparent: bool, side: int) -> None:
+    """UserError where the kind of OUT cannot hold what PERSON has."""
+    kind, why = job.names[0].suffix.lower(), ""
+    if transparent and kind in (".jpg", ".jpeg"):
+        why = f"JPEG cannot hold the transparency of {job.picture}"
+    if side > LARGEST_WEBP and kind == ".webp":
+        why = f"WebP ends at {LARGEST_WEBP} pixels a side, {job.picture} has {side}"
+    if why:
+        raise UserError(f"{job.names[0]}: {why}: use a name that ends in .png")
 
 
 def _find(
@@ -103,7 +108,7 @@ def _find(
         pose = pose_in_file(job.pose, job.picture, image, job.person, job.canvas)
     elif detector is not None:
         try:
-            pose = detect.detect_one(image, job.person, str(job.picture), detector)
+            pose = detect.detect_one(image, job.person, str(job.picture), detector, region)
         except detect.NobodyFound as error:
             if region is None:
                 raise UserError(f"{error}, or --region mask.png (white = generate)") from None
@@ -120,7 +125,7 @@ def _detector(job: TryOnJob) -> detect.Detector | None:
     try:
         return detect.get_detector(job.detector)
     except UserError as error:
-        if job.pose is None:
+        if job.pose is None or job.detector not in detect.DETECTORS:
             if job.region is None or job.detector != "mediapipe":
                 raise
             log.warning("painted without a pose: %s", error)

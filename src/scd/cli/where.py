@@ -67,10 +67,13 @@ def region_of(
 
 
 def detector_if_there(name: str) -> Detector | None:
-    """None where it is not installed: looking for people in garments is no reason to stop."""
+    """None where it is not installed: looking for people in garments is no reason to stop. UserError for a
+    name that is none."""
     try:
         return detect.get_detector(name)
     except UserError:
+        if name not in detect.DETECTORS:
+            raise
         return None
 
 

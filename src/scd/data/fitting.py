@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,13 +108,12 @@ def picture_size(path: Path) -> tuple[int, int]:
 def read_region(pair: TryOnPair, pose: Pose, size: tuple[int, int]) -> NDArray[np.bool_]:
     """(H, W) of the dataset's mask, or from the pose where it has none. Raises UserError."""
     if pair.region is None:
-        try:
-            return garment_region(pose, size, pair.category)  # type: ignore[arg-type]
-        except UserError:
-            raise UserError(
-                f"{pair.person}: has no agnostic mask, and no pose that shows where the garment goes"
-            ) from None
-    mask = read_image(pair.region)[..., 0] >= WHITE
+        with contextlib.suppress(UserError):
+            region = garment_region(pose, size, pair.category)  # type: ignore[arg-type]
+            if region.any():  # the place may lie beside the picture
+                return region
+        raise UserError(f"{pair.person}: has no agnostic mask, and no pose that shows where the garment goes")
+    mask = read_image(pair.region, ground=0)[..., 0] >= WHITE
     if mask.shape != size:
         (height, width), (wanted, across) = mask.shape, size
         if abs(height / width * across / wanted - 1) > 0.02:

@@ -75,6 +75,11 @@ class TryOnLayout:
     def pairs(self) -> tuple[TryOnPair, ...]:
         return (*self.training, *self.paired, *self.unpaired)
 
+    @staticmethod
+    def is_of_test(problem: str) -> bool:
+        """Whether a line of `problems` concerns the pairs to test with; else those to train with."""
+        return "test" in problem.split(":")[0]
+
     @property
     def note(self) -> str:
         """On its licence."""

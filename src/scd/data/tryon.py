@@ -23,6 +23,7 @@ from scd.types import UserError
 CATEGORIES = {"upper_body": "upper", "lower_body": "lower", "dresses": "dress"}
 _ENDS = re.compile(r"_(mask|keypoints|rendered)$")  # of stems: 00006_00_mask.png, 00006_00_keypoints.json
 
+Row = tuple[int, str, str, str]  # of a list of pairs: its line, person, garment, and a third word or ""
 Files = dict[str, Path]  # by key: what the files of one person or garment have in common
 
 
@@ -41,13 +42,14 @@ def viton_hd(root: Path) -> TryOnLayout:
                 problems.append(f"{name}: the folder is missing, though {lists.there(name)[0].name} is there")
             continue
         folders = _Folders(place)
+        people = folders.need("image", "people")
         part = _Part(
-            root, place, "upper", folders.need("image", "people"), folders.need("cloth", "garments"),
+            root, place, "upper", people, folders.need("cloth", "garments"),
             folders.files("agnostic_mask"), folders.files("openpose_json", (".json",)),
             folders.files("truth"), folders.files("image_parse") if own else {},
             folders.files("truth_parse") if own else {}, ("image/{}", "cloth/{}"),
         )  # fmt: skip
-        found[name], found[f"{name} unpaired"] = part.pairs(lists, name, problems)
+        found[name], found[f"{name} unpaired"] = part.pairs(lists, name, problems, people)
     if not (root / "train").is_dir() and not (root / "test").is_dir():
         raise UserError(
             f"{root}: not VITON-HD's layout, which is train/image/00006_00.jpg, train/cloth/00006_00.jpg and "
@@ -82,9 +84,16 @@ def dress_code(root: Path) -> TryOnLayout:
             folders.files("label_map") if own else {}, folders.files("truth_label_map") if own else {},
             ("images/{}_0", "images/{}_1"), numbered=True,
         )  # fmt: skip
-        lists = _Lists((place,))
-        training += part.pairs(lists, "train", problems)[0]
-        first, second = part.pairs(lists, "test", problems, everybody=False)
+        lists = _Lists((place,), for_all=root)
+        first, second = part.pairs(lists, "test", problems)
+        tested = {pair.person for pair in (*first, *second)}
+        others = [key for key, path in part.people.items() if path not in tested]
+        if tested and not lists.there("train"):
+            problems.append(
+                f"{name}: has a list to test with and none to train with: {len(others)} people whom no list "
+                "names are to train with"
+            )
+        training += part.pairs(lists, "train", problems, others)[0]
         paired += first
         unpaired += second
     return TryOnLayout("dresscode", root, tuple(training), tuple(paired), tuple(unpaired), tuple(problems))
@@ -117,6 +126,8 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             raise UserError(
                 f"{path}: lists {listed}'s clips, no try-on pairs; use the preset {listed}-stage1"
             )
+        if kind not in (None, listed):
+            raise UserError(f"{path}: lists pairs of {listed}, not of {kind}: say {listed}")
         return read_pairs(path)
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")
@@ -148,27 +159,39 @@ class _Part:
     numbered: bool = False
 
     def pairs(
-        self, lists: _Lists, part: str, problems: list[str], everybody: bool = True
+        self, lists: _Lists, part: str, problems: list[str], everybody: Iterable[str] = ()
     ) -> tuple[tuple[TryOnPair, ...], tuple[TryOnPair, ...]]:
-        """Paired: all people whom a list of this part names, or (`everybody`) all there are where there is no
-        list; and the pairs of the unpaired list. What is missing is added to `problems`."""
-        rows = {path: _read_list(path) for path in lists.there(part)}
+        """Paired: all people whom a list of this part names, or `everybody` where there is no list; and the
+        pairs of the unpaired list, once each. What is missing is added to `problems`."""
+        rows = {
+            path: [row for row in _read_list(path) if path.parent != lists.for_all or self._concerns(row)]
+            for path in lists.there(part)
+        }
         people: dict[str, str] = {}  # by key: where it is named first
         for path, lines in rows.items():
-            for number, person, _ in lines:
+            for number, person, *_ in lines:
                 people.setdefault(_key(person, self.numbered), f"{self._name(path)}, line {number}")
-        if not rows and everybody:
-            people = dict.fromkeys(self.people, f"{self._name(self.place)}, which has no list of pairs")
+        if not rows:
+            people = dict.fromkeys(everybody, f"{self._name(self.place)}, which has no list of pairs")
         explicit = [path for path in rows if path.stem.endswith("_unpaired")]
-        others = [
-            (f"{self._name(path)}, line {number}", *(_key(name, self.numbered) for name in names))
-            for path in explicit or rows
-            for number, *names in rows[path]
-        ]
+        named: dict[tuple[str, str], str] = {}
+        for path in explicit or rows:
+            for number, person, garment, _ in rows[path]:
+                pair = _key(person, self.numbered), _key(garment, self.numbered)
+                named.setdefault(pair, f"{self._name(path)}, line {number}")
+        others = [(where, *pair) for pair, where in named.items()]
         paired = self._complete(((where, key, key) for key, where in people.items()), True, problems)
         # A list that is not said to be unpaired may be a paired one: VITON-HD's for training, and mirrors'
         unpaired = [(where, key, other) for where, key, other in others if explicit or key != other]
         return paired, self._complete(unpaired, False, problems)
+
+    def _concerns(self, row: Row) -> bool:
+        """Whether a line of a list for all categories is about this one. Its third word says so, DressCode's
+        number of it or the folder; else the person, whose number lies in one folder only."""
+        _, person, _, word = row
+        if word in CATEGORIES or word in map(str, range(len(CATEGORIES))):
+            return self.place.name in (word, list(CATEGORIES)[int(word)] if word.isdecimal() else word)
+        return _key(person, self.numbered) in self.people
 
     def _complete(
         self, rows: Iterable[tuple[str, str, str]], paired: bool, problems: list[str]
@@ -231,14 +254,18 @@ class _Folders:
 
 
 class _Lists:
-    """The lists of pairs: in the dataset's folder, in some mirrors in that of the part."""
+    """The lists of pairs: in the dataset's folder, in some mirrors in that of the part. `for_all`: where
+    lists of all categories lie, for a part that has none of its own."""
 
-    def __init__(self, places: Iterable[Path]):
-        self.places = tuple(places)
+    def __init__(self, places: Iterable[Path], for_all: Path | None = None):
+        self.places, self.for_all = tuple(places), for_all
 
     def there(self, part: str) -> list[Path]:
         names = [f"{part}_pairs{end}.txt" for end in ("", "_paired", "_unpaired")]
-        return [path for name in names for place in self.places if (path := place / name).is_file()]
+        found = [path for name in names for place in self.places if (path := place / name).is_file()]
+        if not found and self.for_all is not None:
+            return _Lists((self.for_all,)).there(part)
+        return found
 
 
 def _plain(name: str) -> str:
@@ -251,10 +278,10 @@ def _key(name: str, numbered: bool) -> str:
     return stem.rsplit("_", 1)[0] if numbered else stem
 
 
-def _read_list(path: Path) -> list[tuple[int, str, str]]:
-    """(line, person, garment) of each line. Raises UserError naming a line that has no two names."""
+def _read_list(path: Path) -> list[Row]:
+    """The rows of a list. Raises UserError naming a line that has no two names."""
     with reading(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         names = [Path(name).name for name in line.split()]
@@ -262,5 +289,5 @@ def _read_list(path: Path) -> list[tuple[int, str, str]]:
             continue
         if len(names) < 2:
             raise UserError(f"{path}, line {number}: needs two names, a person's and a garment's; mend it")
-        rows.append((number, names[0], names[1]))
+        rows.append((number, names[0], names[1], names[2] if len(names) > 2 else ""))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from scd.media import contact_sheet
 from scd.pose.draw import overlay_pose
 from scd.pose.skeleton import empty_pose
 from scd.types import UserError
+
+log = logging.getLogger("scd")
 
 LOOKED_INTO = 20  # masks: a dataset inverts all or none
 INVERTED = 0.75  # white in so much of most masks: no garment is so large
@@ -72,20 +75,26 @@ def check_pairs(
 
 
 def preview_pairs(layout: TryOnLayout, size: int, num: int) -> NDArray[np.uint8]:
-    """A sheet of up to `num` pairs: garment, person, region, pose, as training reads them. Raises UserError
-    when there are none, or one cannot be read."""
+    """A sheet of up to `num` pairs: garment, person, region, pose, as training reads them; one that cannot be
+    read is a line in the log. Raises UserError when there are none."""
     pairs = [pair for pair in layout.pairs if not pair.error]
     if not pairs:
         raise UserError(f"{layout.root}: holds no pair whose pictures are there; run scd data check")
     rows, names = [], []
     for number in np.unique(np.linspace(0, len(pairs) - 1, num).round().astype(int)).tolist():
         pair = pairs[number]
-        fitting = read_fitting(pair, frame_of(pair, size))
+        try:
+            fitting = read_fitting(pair, frame_of(pair, size))
+        except UserError as error:
+            log.warning("left out: %s", error)
+            continue
         region = fitting.region[..., None]
         tinted = np.where(region, 0.5 * fitting.person + 0.5 * TINT, fitting.person).astype(np.uint8)
         rows.append([fitting.garment, fitting.person, tinted, overlay_pose(fitting.person, fitting.pose)])
         kind = "paired" if pair.paired else "another garment"
         names.append(f"{pair.name}, {pair.category}, {kind}, {_shown(fitting.person.shape[:2])}")
+    if not rows:
+        raise UserError(f"{layout.root}: no pair can be shown; scd data prepare finds poses and masks")
     return contact_sheet(rows, ["garment", "person", "painted", "pose"], names)
 
 

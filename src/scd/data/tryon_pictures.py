@@ -100,7 +100,8 @@ def open_tryon(
     """The training set that a config names, or (`held_out`) the paired test pairs. Logs how many pairs have
     neither mask nor pose, or lack a picture. Raises UserError when nothing can train."""
     layout, pairs = usable_pairs(data, held_out)
-    left_out = len(layout.paired if held_out else layout.training) - len(pairs) + len(layout.problems)
+    concerned = [line for line in layout.problems if layout.is_of_test(line) == held_out]
+    left_out = len(layout.paired if held_out else layout.training) - len(pairs) + len(concerned)
     if left_out:
         log.warning("%s: %d pairs left out; scd data check says which", data.root, left_out)
     return TryOnPictures(pairs[: overfit or None], length, data.size, data.groups, seed, data.augment)

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def survey_pairs(
     """
     tell = advance or (lambda: None)
     stale = [pair for pair in layout.pairs if not _is_fresh(pair, kept is not None)]
-    people = {pair.person: pair for pair in reversed(stale)}  # one pair each, of training if it can be
+    people = {_asked_of(pair): pair for pair in reversed(stale)}  # one pair each, of training if it can be
     garments = list(dict.fromkeys(pair.garment for pair in stale))
     for _ in range(num_pictures(layout) - len(people) - len(garments)):
         tell()
@@ -63,11 +64,11 @@ def survey_pairs(
         _detector(detector)  # what stands against it is no fault of a picture
     tasks = [(pair.person, pair, kept, detector, layout.root) for pair in people.values()]
     tasks += [(path, None, kept, detector, layout.root) for path in garments]
-    facts: dict[tuple[Path, bool], _Facts] = {}
+    keys, facts = [*people, *garments], {}
     written = time.monotonic()
     try:
         for number, found in each(_look_at, tasks, workers):
-            facts[tasks[number][0], tasks[number][1] is None] = found
+            facts[keys[number]] = found
             tell()
             if save is not None and time.monotonic() - written > WRITTEN_EVERY:
                 save(_with(layout, facts))
@@ -91,23 +92,29 @@ def prepare_pairs(
 
 
 def num_pictures(layout: TryOnLayout) -> int:
-    """Of people and of garments."""
-    return len({pair.person for pair in layout.pairs}) + len({pair.garment for pair in layout.pairs})
+    """Of people, once for each piece that they are asked about, and of garments."""
+    return len(set(map(_asked_of, layout.pairs))) + len({pair.garment for pair in layout.pairs})
+
+
+def _asked_of(pair: TryOnPair) -> tuple[Path, str, Path | None, Path | None]:
+    """What is looked at in a person's picture: for a piece of another category another region."""
+    return pair.person, pair.category, pair.region, pair.pose
 
 
 def _is_fresh(pair: TryOnPair, prepared: bool) -> bool:
-    """Whether the pair's files are as they were when they were looked at; `prepared`: for poses, too."""
-    if pair.is_changed:
+    """Whether the pair's files are as they were when they were looked at; `prepared`: for poses, too. What
+    could not be used may have been mended."""
+    if pair.is_changed or pair.error:
         return False
     there = [path for path in (pair.pose, pair.region) if path is not None]
-    return all(map(os.path.exists, there)) and (not prepared or bool(pair.error) or len(there) == 2)
+    return all(map(os.path.exists, there)) and (not prepared or len(there) == 2)
 
 
 def _remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
     """The layout with what was known of the same pairs."""
 
-    def key(pair: TryOnPair) -> tuple[str, str, bool]:
-        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.paired
+    def key(pair: TryOnPair) -> tuple[str, str, str, bool]:
+        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.category, pair.paired
 
     known = {key(pair): pair for pair in before.pairs}
 
@@ -124,9 +131,11 @@ def _remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
     return _mapped(layout, remember)
 
 
-def _with(layout: TryOnLayout, facts: dict[tuple[Path, bool], _Facts]) -> TryOnLayout:
+def _with(layout: TryOnLayout, facts: Mapping[Any, _Facts]) -> TryOnLayout:
+    """The layout with the facts, of people by `_asked_of`, of garments by their paths."""
+
     def tell(pair: TryOnPair) -> TryOnPair:
-        person, garment = facts.get((pair.person, False)), facts.get((pair.garment, True))
+        person, garment = facts.get(_asked_of(pair)), facts.get(pair.garment)
         if person is None or garment is None:
             return pair
         return replace(

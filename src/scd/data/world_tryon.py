@@ -126,8 +126,9 @@ def facing(scene: world.Scene, num: int, largest_yaw: float = LARGEST_YAW) -> li
 
 
 def world_region(view: View, kinds: Iterable[str]) -> NDArray[np.bool_]:
-    """(H, W) where garments of these kinds go, as at inference: from the pose. From the truth where the pose
-    does not show it (a person cut above the hips)."""
+    """(H, W) where garments of these kinds go, from the pose (`scd tryon` widens those of lower garments and
+    dresses by the silhouette). From the truth where the pose does not show it: a person cut above the
+    hips."""
     region = np.zeros(view.size, bool)
     for kind in kinds:
         try:

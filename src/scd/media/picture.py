@@ -42,10 +42,11 @@ _QUALITY: dict[str, dict[str, Any]] = {
 }
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+def read_image(path: str | Path, ground: int = 255) -> NDArray[np.uint8]:
     """The picture (H, W, 3), uint8 RGB, as a person sees it.
 
-    EXIF rotation is applied, transparency lies on white, 16 bits become 8 by scaling, colours with a profile
+    EXIF rotation is applied, transparency lies on a grey of `ground` (white; of masks, where white means
+    something, black), 16 bits become 8 by scaling, colours with a profile
     become sRGB, of an animation the first frame is taken, and a picture whose longer side exceeds 4096 pixels
     is made smaller; the last two are logged. UserError when the file is missing, a folder, damaged, no
     picture, under 16 pixels or over 400 million.
@@ -53,7 +54,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     path = Path(path)
     with opened(path) as image:
         note_if_reduced(path, *image.size)
-        return to_rgb(image, path)
+        return to_rgb(image, path, ground)
 
 
 @contextmanager
@@ -123,24 +124,24 @@ def open_picture(source: BytesIO | Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image, path: Path, ground: int = 255) -> NDArray[np.uint8]:
     """An opened picture as `read_image` returns it, without its notes; `image` itself is changed."""
     if max(image.size) > LARGEST_SIDE:
         # JPEG decodes at 1/2, 1/4 or 1/8; others ignore this
         image.draft(image.mode, (LARGEST_SIDE, LARGEST_SIDE))
     profile = image.info.get("icc_profile")
     ImageOps.exif_transpose(image, in_place=True)
-    return as_shown(eight_bits(image, path), profile)
+    return as_shown(eight_bits(image, path), profile, ground)
 
 
-def as_shown(image: Image.Image, profile: bytes | None) -> NDArray[np.uint8]:
-    """What `eight_bits` gives as (H, W, 3) RGB: the longer side at 4096 at most, in sRGB, on white."""
+def as_shown(image: Image.Image, profile: bytes | None, ground: int = 255) -> NDArray[np.uint8]:
+    """What `eight_bits` gives as (H, W, 3) RGB: the longer side at 4096 at most, in sRGB, on white, or on
+    another `ground`."""
     if max(image.size) > LARGEST_SIDE:
         image = image.resize(reduced(*image.size), Image.Resampling.LANCZOS, reducing_gap=2.0)
     image = to_srgb(image, profile)
     if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (ground, ground, ground, 255)), image)
     return np.array(image.convert("RGB"))
 
 

@@ -120,13 +120,14 @@ class DWPoseDetector:
         )
 
 
+DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipeDetector, "dwpose": DWPoseDetector}
+
+
 def get_detector(name: str = "mediapipe") -> Detector:
     """The detector of that name, "mediapipe" or "dwpose". UserError when it is unknown or not installed."""
-    if name == "mediapipe":
-        return MediaPipeDetector()
-    if name == "dwpose":
-        return DWPoseDetector()
-    raise UserError(f"there is no pose detector {name!r}: use mediapipe or dwpose")
+    if name not in DETECTORS:
+        raise UserError(f"there is no pose detector {name!r}: use {' or '.join(DETECTORS)}")
+    return DETECTORS[name]()
 
 
 def detect_one(
@@ -134,10 +135,12 @@ def detect_one(
     person: int | Literal["largest"] = "largest",
     name_for_errors: str = "the picture",
     detector: Detector | None = None,
+    under: NDArray[np.bool_] | None = None,
 ) -> Pose:
     """The pose of one person in a picture (H, W, 3), uint8 RGB.
 
-    `person` counts from 1, left to right; "largest" says in the log whom it took when there was a choice.
+    `person` counts from 1, left to right; "largest" says in the log whom it took when there was a choice; of
+    a mask that is to be painted, `under` (of the picture or of its shape), it takes who is most covered.
     UserError when nobody is found (NobodyFound), or not that many.
     """
     if person != "largest" and not (isinstance(person, int) and person >= 1):
@@ -151,10 +154,12 @@ def detect_one(
             "or give a pose file"
         )
     if person == "largest":
-        index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
+        covered = [0.0 if under is None else _covered(pose, under) for pose in people]
+        index = max(range(len(people)), key=lambda i: (covered[i], pose_scale(people[i])))
         if len(people) > 1:
-            text = "%d people in %s: the largest, number %d from the left, is used; --person chooses another"
-            log.warning(text, len(people), name_for_errors, index + 1)
+            who = "the one under the mask" if covered[index] else "the largest"
+            text = "%d people in %s: %s, number %d from the left, is used; --person chooses another"
+            log.warning(text, len(people), name_for_errors, who, index + 1)
         return people[index]
     if person > len(people):
         raise UserError(
@@ -270,6 +275,13 @@ def _finished(joints: NDArray[np.float32], scores: NDArray[np.float32], size: tu
 
 def _is_person(pose: Pose) -> bool:
     return num_present(pose, BODY) >= MIN_BODY_JOINTS
+
+
+def _covered(pose: Pose, mask: NDArray[np.bool_]) -> float:
+    """The share of a person's found body joints that lie in the mask (H, W)."""
+    x, y = (pose.joints[BODY][pose.scores[BODY] > 0] * mask.shape[::-1]).astype(int).T
+    inside = (x >= 0) & (x < mask.shape[1]) & (y >= 0) & (y < mask.shape[0])
+    return float(mask[y[inside], x[inside]].sum() / max(len(x), 1))
 
 
 def _lies_in(pose: Pose, covered: NDArray[np.bool_]) -> bool:
