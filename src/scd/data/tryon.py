@@ -189,8 +189,9 @@ class _Part:
         """Whether a line of a list for all categories is about this one. Its third word says so, DressCode's
         number of it or the folder; else the person, whose number lies in one folder only."""
         _, person, _, word = row
-        if word in CATEGORIES or word in map(str, range(len(CATEGORIES))):
-            return self.place.name in (word, list(CATEGORIES)[int(word)] if word.isdecimal() else word)
+        folder = dict(zip("012", CATEGORIES, strict=True)).get(word, word)
+        if folder in CATEGORIES:
+            return folder == self.place.name
         return _key(person, self.numbered) in self.people
 
     def _complete(
