@@ -616,12 +616,14 @@ def test_train_stops_whole_and_goes_on(scd, small_training, tmp_path, monkeypatc
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     monkeypatch.setattr("scd.model.build", raising(AssertionError("the codec is the run's own")))
-    assert "holds a run with other settings" in complaint(scd(*command, "--seed", 1))
+    assert "holds a run with other settings (config.json: seed);" in complaint(scd(*command, "--seed", 1))
     assert scd(*command) == (0, f"{run / 'model'}\n", "")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]
     assert steps == [1, 2, 3, 4]
-    assert "has its 4 steps already" in complaint(scd(*command))
+    code, out, err = scd(*command)
+    assert (code, out) == (0, f"{run / 'model'}\n"), "so that a script can be run again"
+    assert "has its 4 steps already" in err
 
 
 def test_a_run_without_checkpoints_takes_new_settings(small_training, tmp_path):

@@ -285,6 +285,12 @@ def test_like_refuses_clips_that_cannot_be_repeated(animate, scd, folder, detect
     changed["model"]["stamp"]["weights"] = "0" * 16
     (folder / "other.json").write_text(json.dumps(changed))
     assert "has changed since" in complaint(scd("animate", "--like", "other.json", "-o", "b.gif"))
+    for part, other in (("motion", "0" * 16), ("schedule", "0" * 16), ("settings", {})):
+        (folder / "other.json").write_text(json.dumps({**record, "model": {**record["model"], part: other}}))
+        assert "has changed since" in complaint(scd("animate", "--like", "other.json", "-o", f"{part}.gif"))
+        old = {name: value for name, value in record["model"].items() if name != part}
+        (folder / "older.json").write_text(json.dumps({**record, "model": old}))
+        assert scd("animate", "--like", "older.json", "-o", f"{part}.gif")[0] == 0
     (folder / "half.json").write_text('{"kind": "animate-clip"}')
     assert "half.json: is no complete record" in complaint(scd("animate", "--like", "half.json"))
     (folder / "poses.json").write_text(json.dumps({**record, "poses": "another detector's"}))

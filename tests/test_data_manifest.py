@@ -118,6 +118,26 @@ def test_split_in_a_manifest_decides(clips, tmp_path, no_detector):
     (data / "hand.jsonl").write_text("".join(f'{{"clip": "{n}"}}\n' for n in range(10)))
     layout = find_clips(data / "hand.jsonl")
     assert (layout.kind, layout.held_out) == ("folder", {"9"})
+    (data / "val.jsonl").write_text('{"clip": "1", "split": "val"}\n')
+    with pytest.raises(UserError, match=r'val\.jsonl, line 1: .* with a "split" of train or test'):
+        find_clips(data / "val.jsonl")
+
+
+def test_who_is_held_out_stays_so(clips, tmp_path, no_detector):
+    """By hand in the folder's own manifest, and when clips are added: none that was held out ever trains."""
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    prepare.survey(find_clips(data))
+    text = (data / "scd.jsonl").read_text().splitlines()
+    edited = [line.replace('"train"', '"test"') if '"clip": "4"' in line else line for line in text]
+    (data / "scd.jsonl").write_text("\n".join(edited))
+    layout = find_clips(data)
+    assert layout.held_out == {"4", "9"}
+    assert prepare.survey(layout)["4"].split == "test"
+    for name in ("A", "B"):
+        shutil.copytree(data / "0", data / name)
+    grown = find_clips(data)
+    assert grown.held_out >= {"4", "9"}
+    assert not {"4", "9"} & set(grown.training)
 
 
 def test_a_manifest_whose_files_are_gone_is_one_line(clips, viton, tmp_path, scd, no_detector):

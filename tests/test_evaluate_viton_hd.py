@@ -243,22 +243,20 @@ def test_predictions_are_the_test_set_or_nothing(written, tmp_path):
 
 def test_predictions_of_people_with_one_number_in_two_categories(written, tmp_path):
     """As the command writes them they are found again; a bare number that means two people is refused."""
-    one, two, three = (
+    folders = ("upper_body", "lower_body", "dresses")
+    pairs = [
         replace(pair, name=f"{folder}/7_0", person=pair.person.with_name("7_0.jpg"))
-        for pair, folder in zip(
-            choose_pairs(find_pairs(written), paired=True), ("upper_body", "lower_body", "dresses"), strict=True
-        )
-    )
-    pairs = [one, two, three]
+        for pair, folder in zip(choose_pairs(find_pairs(written), paired=True), folders, strict=True)
+    ]
     for pair, name in names_of(pairs).items():
         media.write_image(tmp_path / "own" / f"{name}.png", np.full((*SIZE, 3), pairs.index(pair), np.uint8))
     found = match_predictions(tmp_path / "own", pairs, pairs)
     assert [media.read_image(found[pair]).max() for pair in pairs] == [0, 1, 2]
     media.write_image(tmp_path / "flat" / "7_0.png", np.zeros((*SIZE, 3), np.uint8))
-    with pytest.raises(UserError, match="is it upper_body/7_0 with .*, or lower_body/7_0 with"):
+    with pytest.raises(UserError, match=r"is it upper_body/7_0 with .*, or lower_body/7_0 with"):
         match_predictions(tmp_path / "flat", pairs, pairs)
     with pytest.raises(UserError, match="2 pairs are called upper_body/7_0"):
-        names_of([one, replace(one, region=None)])
+        names_of([pairs[0], replace(pairs[0], region=None)])
 
 
 def test_predictions_have_any_size_and_the_person_s_shape(written, tmp_path):

@@ -62,6 +62,35 @@ def test_n_references_go_with_n_poses(pipe):
         pipe(references, poses[0])
 
 
+def test_references_that_do_not_fit_are_said(pipe, reference, tmp_path):
+    """In words, and before any step; a torch error, or a reference passed over, was what there was."""
+    other = pipe.encode_reference(make_picture(1))
+    with pytest.raises(ValueError, match="need one size and number"):
+        pipe([reference, reference + other], [make_pose(1), make_pose(2)])
+    pair = Reference.stack([reference, other])
+    with pytest.raises(ValueError, match="references of 2 and 1 pictures: stack the sums"):
+        pair + other
+    for poses in (make_pose(1), [make_pose(i) for i in range(3)]):
+        with pytest.raises(ValueError, match=r"2 references for [13] poses: give one for all, or one each"):
+            pipe(pair, poses)
+    assert len(pipe(pair, [make_pose(1), make_pose(2)], generator=seeded()).images) == 2
+    with pytest.raises(ValueError, match="has one Pose, or None, not a list"):
+        pipe.encode_reference(make_picture(0), [make_pose(0)])
+    with pytest.raises(ValueError, match=r"a picture tensor is float .*, not torch.uint8 \(3, 64, 64\)"):
+        pipe.encode_reference(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    with pytest.raises(UserError, match="cannot write the reference"):
+        reference.save(tmp_path / "nowhere" / "r.safetensors")
+
+
+def test_a_savepoint_of_two_references_is_not_that_of_their_sum(pipe, reference, tmp_path):
+    """Their bytes are the same."""
+    other, poses = pipe.encode_reference(make_picture(1), make_pose(1)), [make_pose(2), make_pose(3)]
+    each = images(pipe([reference, other], poses, generator=seeded(), work_folder=tmp_path))
+    both = images(pipe(reference + other, poses, generator=seeded(), work_folder=tmp_path))
+    assert np.array_equal(both, images(pipe(reference + other, poses, generator=seeded())))
+    assert not np.array_equal(both, each)
+
+
 @pytest.mark.parametrize("clip", [False, True])
 def test_joined_references_equal_given_together(clip):
     pipe = make_pipeline(make_clip() if clip else None)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from scd import checkpoint, latents, model, process, step, train, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
@@ -49,12 +50,14 @@ def test_resume_equals_uninterrupted_to_the_bit(tmp_path):
     assert (tmp_path / "parts" / "model" / "model_index.json").is_file()
 
 
-def test_a_half_written_checkpoint_is_never_used(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [lambda text: OSError(28, text), SafetensorError])
+def test_a_half_written_checkpoint_is_never_used(tmp_path, monkeypatch, kind):
+    """What safetensors raises for a full disk is no OSError."""
     train.train(replace(TINY, steps=3), tmp_path / "run", model.build(TINY))
     good = checkpoint.checkpoints(tmp_path / "run")
 
     def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
@@ -63,10 +66,19 @@ def test_a_half_written_checkpoint_is_never_used(tmp_path, monkeypatch):
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
+def test_what_is_exported_is_kept_too(tmp_path):
+    """A run that goes on starts from its newest checkpoint, and never from averaged weights in model/."""
+    config = replace(TINY, steps=2, save_every=50, sample_every=1, sample_pictures=0)
+    train.train(config, tmp_path / "run", model.build(TINY))
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "run")] == [
+        "checkpoint-00000001", "checkpoint-00000002",
+    ]  # fmt: skip
+
+
 def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
     run = tmp_path / "run"
     train.train(replace(TINY, steps=3), run, model.build(TINY))
-    with pytest.raises(UserError, match="holds a run with other settings"):
+    with pytest.raises(UserError, match=r"holds a run with other settings \(config.json: seed\)"):
         train.train(replace(TINY, seed=5), run, model.build(TINY))
     train.train(replace(TINY, lr=1e-5, steps=4), run, model.build(TINY))  # what "lower --lr" advises
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

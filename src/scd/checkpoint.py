@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scd import sharding
 from scd.types import UserError
 
+WRITE_ERRORS = (OSError, SafetensorError)  # a full disk is the latter where safetensors writes
 KEEP = 2  # checkpoints kept in a run: the newest, and the one before in case the newest's disk dies
 
 
@@ -53,14 +55,18 @@ def save_checkpoint(folder: Path, step: int, state: State, meta: dict) -> Path:
         (temporary / "state.json").write_text(json.dumps({**meta, "step": step}))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
-    except OSError as error:
+    except WRITE_ERRORS as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
-            f"{final}: cannot write the checkpoint ({error.strerror or error}); free some space and run again"
+            f"{final}: cannot write the checkpoint ({_reason(error)}); free some space and run again"
         ) from error
     for old in checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old)
     return final
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -147,9 +153,9 @@ def whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
-    except OSError as error:
+    except WRITE_ERRORS as error:
         raise UserError(
-            f"{folder}: cannot write the model ({error.strerror or error}); free some space and run again"
+            f"{folder}: cannot write the model ({_reason(error)}); free some space and run again"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -252,7 +252,9 @@ def for_memory(config: TrainConfig, gigabytes: int) -> TrainConfig:
     if gigabytes == 12:  # a quarter of the batch: fewer people first, then fewer pictures of each
         groups = max(data.groups // 4, 1)
         targets = max(data.targets * data.groups // (4 * groups), 1)
-        config = replace(config, data=replace(data, groups=groups, targets=targets), ema_decay=0.0)
+        # A LoRA starts from nothing, and wants ten times the rate
+        data = replace(data, groups=groups, targets=targets)
+        config = replace(config, data=data, ema_decay=0.0, lr=10 * config.lr)
     if gigabytes == 80:
         config = replace(config, data=replace(data, groups=2 * data.groups))
     before = data.groups * data.targets * config.accumulation
@@ -283,13 +285,26 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
     return cls(**out)
 
 
-def same_run(a: TrainConfig, b: TrainConfig) -> bool:
-    """Whether one run folder can hold both: only how long it goes on, how fast it learns, what it bears and
-    how often it writes may differ."""
-    free: dict[str, Any] = {"steps": 0, "cooldown": 0, "lr": 0, "skip_broken": 0}
-    free |= {"log_every": 0, "sample_every": 0, "save_every": 0}
-    free |= {"sample_pictures": 0, "tracker": ""}
-    return replace(a, **free) == replace(b, **free)
+# What may differ when a run goes on: how long, how fast it learns, what it bears, how often it writes, and
+# what changes no result
+_FREE = (
+    "steps", "cooldown", "lr", "skip_broken", "log_every", "sample_every", "save_every", "sample_pictures",
+    "tracker", "checkpointing",
+)  # fmt: skip
+
+
+def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
+    """The settings that keep one run folder from holding both; none: it can."""
+    free = _FREE if a.data.kind == "world" else (*_FREE, "data.workers")  # workers order the world's scenes
+    one, other = _flat(asdict(a)), _flat(asdict(b))
+    return [name for name in one if one[name] != other[name] and name not in free]
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -306,10 +321,10 @@ __all__ = [
     "DataConfig",
     "NetworkConfig",
     "TrainConfig",
+    "differing",
     "for_memory",
     "from_json",
     "load_config",
     "replace",
-    "same_run",
     "to_json",
 ]

@@ -143,8 +143,10 @@ def as_pixels(image: Picture, factor: int) -> Tensor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
         image = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1) / 255  # PIL's are read-only
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"a picture tensor is (3, H, W) in [0, 1], not {tuple(image.shape)}")
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"a picture tensor is float (3, H, W) in [0, 1], not {image.dtype} {tuple(image.shape)}"
+        )
     if image.shape[1] % factor or image.shape[2] % factor:
         raise ValueError(
             f"picture sides must be multiples of {factor}, not {image.shape[1]} x {image.shape[2]}"

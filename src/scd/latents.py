@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -82,7 +83,10 @@ def keep_latents(
         finally:
             tell()
         with replacing(path, force=True) as temporary:
-            save_file(arrays, temporary)
+            try:
+                save_file(arrays, temporary)
+            except SafetensorError as error:  # a full disk, which is no OSError to it
+                raise UserError(f"{path} cannot be written: {error}") from None
     return len(missing) - unread
 
 

@@ -62,7 +62,10 @@ def load_network(
 def index_of(source: str | Path) -> dict[str, Any]:
     """A pipeline folder's model_index.json. Raises UserError when it is missing or damaged."""
     try:
-        return json.loads((Path(source) / "model_index.json").read_text())
+        index = json.loads((Path(source) / "model_index.json").read_text())
+        if not isinstance(index, dict):
+            raise ValueError("not an object")
+        return index
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: no SCD model folder (model_index.json is missing or damaged)") from error
 
@@ -89,7 +92,13 @@ def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in ("unet", "vae", "pose_encoder", "motion_adapter", "image_encoder", "reference_unet"):
         library, class_name = index.get(name) or (None, None)
         if name not in kwargs and library and class_name:
-            network_class = getattr(import_module(library), class_name)
+            try:
+                network_class = getattr(import_module(library), class_name)
+            except (ImportError, AttributeError):
+                raise UserError(
+                    f"{folder}: its {name} is a {library}.{class_name}, which is not there: "
+                    "model_index.json is damaged, or of another version"
+                ) from None
             networks[name] = load_network(network_class, folder, name, **_of_component(name, options))
             logger.info("Loaded %s as %s from the `%s` subfolder of %s", name, class_name, name, folder)
     return networks

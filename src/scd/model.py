@@ -22,7 +22,7 @@ from scd.animatediff import load_motion_adapter
 from scd.backbones.motion import has_motion, new_motion_adapter, picture_copy
 from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
-from scd.config import NetworkConfig, TrainConfig, load_config, same_run, to_json
+from scd.config import NetworkConfig, TrainConfig, differing, load_config, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.loading import index_of
 from scd.pipeline import SCDPipeline
@@ -63,6 +63,15 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
         ) from error
 
 
+def other_settings(run: Path, config: TrainConfig) -> UserError:
+    """What to say of a run folder that belongs to other settings."""
+    names = ", ".join(differing(load_config(run / "config.json"), config))
+    return UserError(
+        f"{run}: holds a run with other settings (config.json: {names}); "
+        "choose another --run, or the same settings to resume"
+    )
+
+
 def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a
     new pipeline (`config.init`), exported there at once (by the one process that writes), so that the codec
@@ -72,16 +81,13 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     if writes:
         put_back(folder)
     if settings.exists():
-        if same_run(load_config(settings), config):
+        if not differing(load_config(settings), config):
             # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
             if folder.exists() and config.learn != "lora":
                 return load(folder, "cpu", "float32")
             writes = writes and not (folder.exists() and checkpoints(run))
         elif checkpoints(run):
-            raise UserError(
-                f"{run}: holds a run with other settings (config.json); "
-                "choose another --run, or the same settings to resume"
-            )
+            raise other_settings(run, config)
     pipe: Any
     if config.init == "scratch":
         pipe = build(config)
@@ -111,6 +117,8 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
                 f"{config.learn}"
             )
         pipe = SCDPipeline.from_pipe(pipe, reference_unet=picture_copy(pipe.unet))
+    if config.motion_adapter and has_motion(pipe.unet):
+        raise UserError(f"--motion-adapter: {config.init} has motion modules already; leave it out")
     if config.learn == "motion" and not has_motion(pipe.unet):
         try:
             pipe = SCDPipeline.from_pipe(pipe, motion_adapter=_motion_adapter(pipe, config))

@@ -189,6 +189,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                 raise ValueError(f"{len(image)} reference pictures, but {len(poses)} poses")
             first, *rest = (self.encode_reference(i, p) for i, p in zip(image, poses, strict=True))
             return sum(rest, start=first)
+        if not (pose is None or isinstance(pose, Pose)):
+            raise ValueError(f"a reference picture has one Pose, or None, not a {type(pose).__name__}")
         for network in self._readers:
             backbone.check_adapted(network)
         pixels = self._pixels(image)  # type: ignore[arg-type]
@@ -367,11 +369,11 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             return None
         backbone.check_adapted(self.unet)
         if isinstance(reference, list | tuple):
-            if len(reference) != num:
-                raise ValueError(
-                    f"{len(reference)} references for {num} poses: give one for all, or one each"
-                )
             reference = Reference.stack(reference)
+        if reference.num_groups not in (1, num):
+            raise ValueError(
+                f"{reference.num_groups} references for {num} poses: give one for all, or one each"
+            )
         check_stamp(reference.stamp, self.stamp)
         return reference.to(self._execution_device)
 

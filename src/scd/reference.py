@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -55,8 +55,12 @@ class Reference:
 
     def __add__(self, other: Reference) -> Reference:
         """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in
-        order, not averaged."""
+        order, not averaged. Raises ValueError for a stack and a single one."""
         check_stamp(other.stamp, self.stamp)
+        if other.num_groups != self.num_groups:
+            raise ValueError(
+                f"references of {self.num_groups} and {other.num_groups} pictures: stack the sums"
+            )
         other = other.to(self.context.device)  # one may come from a file
         return Reference(self.cache + other.cache, torch.cat([self.context, other.context], 1), self.stamp)
 
@@ -67,8 +71,8 @@ class Reference:
         for reference in references[1:]:
             check_stamp(reference.stamp, references[0].stamp)
         references = [reference.to(references[0].context.device) for reference in references]
-        context = torch.cat([r.context for r in references])
-        return Reference(KVCache.stack([r.cache for r in references]), context, references[0].stamp)
+        cache = KVCache.stack([r.cache for r in references])  # says what does not fit
+        return Reference(cache, torch.cat([r.context for r in references]), references[0].stamp)
 
     def to(self, *args, **kwargs) -> Reference:
         """As `Tensor.to`. A change of dtype is the network's affair as well: encode again after
@@ -93,9 +97,10 @@ class Reference:
                 {"stamp": json.dumps(dict(self.stamp))},
             )
             os.replace(temporary, path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot write the reference ({error.strerror or error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: cannot write the reference ({reason})") from error
 
     @staticmethod
     def load(path: str | Path) -> Reference:
@@ -119,8 +124,8 @@ class Reference:
 def make_stamp(
     unet: nn.Module, pose_encoder: nn.Module, reference_timestep: int, reference_unet: nn.Module | None = None
 ) -> dict[str, str]:
-    """Everything that decides what an extract pass gives: hashes of configs and weights, adapters, timestep,
-    precision, format."""
+    """What decides what an extract pass makes of latents, drawings and tokens: hashes of configs and weights,
+    adapters, timestep, precision, format. The encoders of pictures and tokens are not looked at."""
     # Of the picture part: what is extracted does not depend on motion modules
     config = picture_config(unet)
     stamp = {

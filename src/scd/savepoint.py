@@ -124,7 +124,9 @@ def loop_settings(
         "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
         "timesteps": timesteps.tolist(), "size": denoiser.size, "guidance": denoiser.guidance,
         "window": (denoiser.window, denoiser.overlap),
+        "norm": pipe.config.motion_norm_per_frame, "drawing": pipe.config.pose_drawing,
         "poses": [[digest(pose.joints, pose.scores) for pose in clip] for clip in denoiser.clips],
+        "groups": None if reference is None else reference.num_groups,
         "reference": None if reference is None else digest(
             reference.context, *(tensor for kv in reference.cache.entries.values() for tensor in kv)
         ),

@@ -15,6 +15,7 @@ from scd.loading import find_variant, load_network
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
+OF_THE_HUB = ("cache_dir", "token", "revision", "local_files_only")  # options that say where an id is found
 POSE_CHANNELS = (16, 32, 96, 256)  # ControlNet's conditioning encoder (Zhang et al. 2023)
 
 # The published configs of Stable Diffusion 1.5 and of CLIP ViT-L/14's vision half
@@ -71,16 +72,19 @@ def components(
             f"{source}/unet: takes {unet.config.in_channels} channels where the VAE has "
             f"{vae.config.latent_channels}: an inpainting or depth network; give the plain one"
         )
-    networks["image_encoder"] = None if image_encoder is None else clip_encoder(image_encoder, unet, options)
+    elsewhere = {name: value for name, value in options.items() if name != "revision"}  # that is this one's
+    if image_encoder is not None:
+        image_encoder = clip_encoder(image_encoder, unet, elsewhere)
+    networks["image_encoder"] = image_encoder
     if isinstance(motion_adapter, str | Path):
-        motion_adapter = load_motion_adapter(motion_adapter, unet.config, **options)
+        motion_adapter = load_motion_adapter(motion_adapter, unet.config, **elsewhere)
     networks["motion_adapter"] = motion_adapter
     # As many halvings as the VAE: the features must lie on the latents' grid
     channels = POSE_CHANNELS[: len(vae.config.block_out_channels)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks["pose_encoder"] = PoseEncoder(unet.config.block_out_channels[0], channels)
-    networks["scheduler"] = _scheduler(source, prediction_type)
+    networks["scheduler"] = _scheduler(source, prediction_type, options)
     return networks
 
 
@@ -125,7 +129,7 @@ def clip_encoder(source: str | Path, unet: Any, options: dict[str, Any]) -> Any:
     return encoder.float().eval()  # transformers keeps the precision of the file
 
 
-def _scheduler(source: str | Path, prediction_type: Any) -> DDIMScheduler:
+def _scheduler(source: str | Path, prediction_type: Any, options: dict[str, Any]) -> DDIMScheduler:
     """The folder's betas; v-prediction comes with zero-terminal SNR and trailing spacing, as one bundle (Lin
     et al. 2023)."""
     path = Path(source) / "scheduler" / "scheduler_config.json"
@@ -133,7 +137,8 @@ def _scheduler(source: str | Path, prediction_type: Any) -> DDIMScheduler:
         if Path(source).exists():
             saved = json.loads(path.read_text())
         else:
-            found: Any = DDIMScheduler.load_config(str(source), subfolder="scheduler")
+            asked = {name: options[name] for name in OF_THE_HUB if name in options}
+            found: Any = DDIMScheduler.load_config(str(source), subfolder="scheduler", **asked)
             saved = dict(found)
         betas: dict[str, Any] = {name: saved[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     except (OSError, ValueError, KeyError) as error:

@@ -31,12 +31,13 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
-from scd.config import TrainConfig, load_config, same_run, to_json
+from scd.config import TrainConfig, differing, load_config, to_json
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
 from scd.data.tryon import TRYON_LAYOUTS
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.model import other_settings
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.reference import hash_weights
@@ -243,9 +244,10 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             tally, since = Tally(), (now, step)
             if writes:
                 write(row)
-        if step % config.save_every == 0 or step == config.steps:
+        sampled = step % config.sample_every == 0 or step == config.steps
+        if sampled or step % config.save_every == 0:  # what is exported is never newer than what is kept
             save()
-        if step % config.sample_every == 0 or step == config.steps:
+        if sampled:
             show()
             if writes:
                 export()
@@ -340,13 +342,10 @@ def _keep_freed_memory() -> None:
 
 
 def _claim(run: Path, config: TrainConfig) -> None:
-    """A run folder belongs to one config; what may change is `same_run`'s."""
+    """A run folder belongs to one config, but for what `differing` leaves out."""
     path = run / "config.json"
-    if path.exists() and not same_run(load_config(path), config) and checkpoint.checkpoints(run):
-        raise UserError(
-            f"{run}: holds a run with other settings (config.json); "
-            "choose another --run, or the same settings to resume"
-        )
+    if path.exists() and checkpoint.checkpoints(run) and differing(load_config(path), config):
+        raise other_settings(run, config)
     path.write_text(to_json(config))
 
 

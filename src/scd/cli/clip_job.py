@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,8 +54,6 @@ def drives_a_clip(options: Animate) -> bool:
         return False
     path, out = options.poses[0], options.out
     ending = None if out is None else out.suffix.lower()
-    if not path.exists():
-        raise UserError(f"{path} does not exist: check the name")
     if path.is_dir() and not is_frame_folder(path) and not any(path.glob("*.json")):
         raise UserError(f"{path} holds neither pictures nor .json pose files: name the folder they are in")
     if is_pose_file(path) and not is_frame_folder(path):
@@ -71,18 +70,29 @@ def drives_a_clip(options: Animate) -> bool:
             return True  # a video, of a single frame too
     clip = is_clip(path)
     if not clip and ending in WRITTEN[:4]:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: check the name")
         raise UserError(f"{path} is no video, folder of frames or pose file, and {out} is a clip")
     return clip
 
 
 def is_clip(path: Path) -> bool:
     """A video, an animation that moves (a PNG can), or a folder of frames."""
-    if path.suffix.lower() in (*ANIMATIONS, ".png"):
+    if path.suffix.lower() == ".png":
+        return _png_moves(path)
+    if path.suffix.lower() in ANIMATIONS:
         try:
             return media.open_clip(path).num_frames > 1
         except UserError:
             return False  # who reads it as a picture says what is wrong
     return path.suffix.lower() in VIDEOS or is_frame_folder(path)
+
+
+def _png_moves(path: Path) -> bool:
+    """By the chunk that an animation has before its first picture: opening every still would be slow."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return b"acTL" in file.read(1 << 16).split(b"IDAT")[0]
+    return False  # who reads it as a picture says what is wrong
 
 
 def is_frame_folder(path: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scd import __version__
+from scd.backbones.motion import has_motion
 from scd.cli.job import identity_of
 from scd.cli.options import ModelOptions
 from scd.cli.terminal import no_bars_of_loading, progress
 from scd.model import load
 from scd.reference import hash_weights
 from scd.types import UserError
+
+# Of the pipeline's own settings, those that decide what is painted and are none of the command line's options
+_DECIDE = (
+    "reference_timestep", "default_window", "default_overlap", "motion_norm_per_frame", "shared_noise",
+    "reference_pose", "pose_drawing",
+)  # fmt: skip
 
 
 def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
@@ -111,7 +120,16 @@ def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:
         "stamp": pipe.stamp,
         "vae": hash_weights(pipe.vae),
         "scheduler": type(pipe.scheduler).__name__,
+        "motion": hash_weights(pipe.unet, motion_only=True) if has_motion(pipe.unet) else None,
+        "encoder": None if pipe.image_encoder is None else hash_weights(pipe.image_encoder),
+        "schedule": _short_hash(dict(pipe.scheduler.config)),
+        "settings": {name: pipe.config[name] for name in _DECIDE},
     }
+
+
+def _short_hash(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +149,8 @@ def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict
 def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """UserError when the model is not the recorded one; in another precision nothing can be compared."""
     path = expected["path"]
-    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and {**found, "path": path} != expected:
+    told = {name: found.get(name) for name in expected} | {"path": path}  # older records tell less
+    if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and told != expected:
         raise UserError(
             f"the model {path} has changed since: bring it back, or name it with --model to use it as it is"
         )

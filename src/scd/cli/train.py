@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import sys
@@ -15,6 +16,8 @@ from scd.cli.data import ready
 from scd.cli.options import Train
 from scd.cli.terminal import no_bars_of_loading, progress
 
+log = logging.getLogger("scd")
+TRYON = ("vitonhd", "dresscode")
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
 
 
@@ -26,7 +29,13 @@ def train(options: Train) -> None:
     for name, value, least in (
         ("steps", config.steps, 1),
         ("data.groups", config.data.groups, 1),
+        ("data.reuse", config.data.reuse, 1),
+        ("data.frames", config.data.frames, 1),
         ("accumulation", config.accumulation, 1),
+        ("log-every", config.log_every, 1),
+        ("sample-every", config.sample_every, 1),
+        ("save-every", config.save_every, 1),
+        ("clip", config.clip, 1e-9),
         ("skip-broken", config.skip_broken, 0),
         ("matching-weight", config.matching_weight, 0),
         ("own-predictions", config.own_predictions, 0),
@@ -47,13 +56,14 @@ def train(options: Train) -> None:
         raise UserError("--matching-weight: for people who are painted whole, not for try-on; leave it out")
     if config.data.exact and (config.data.kind != "world" or not config.data.augment):
         raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
+    if config.data.kind not in ("world", *TRYON) and config.data.tasks[0] != 1 and not config.data.tryon:
+        raise UserError("--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in")
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
-    config = replace(config, data=ready(config.data, look=not options.dry_run))
     if options.dry_run:
         from scd.cli.dry_run import dry_run
 
-        dry_run(config)
+        dry_run(replace(config, data=ready(config.data, look=False)))
         return
 
     from scd import overfit, records
@@ -68,6 +78,8 @@ def train(options: Train) -> None:
     state = processes(device)
     if device.type == "cuda" and state.num_processes > 1:
         device = state.device  # one each
+    with state.main_process_first():  # who finds what there is to find
+        config = replace(config, data=ready(config.data))
     # The first process writes the model, and the others read it
     with progress("making the model", None), state.main_process_first():
         pipe = start(config, run, state.is_main_process).to(device)
@@ -77,7 +89,9 @@ def train(options: Train) -> None:
     first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
     # A kill after the last checkpoint leaves an older model, and the same command writes the new one
     if first >= config.steps and records.learnt(run) >= first:
-        raise UserError(f"{run}: has its {first} steps already; give more --steps to go on, or another --run")
+        log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, first)
+        print(run / "model")
+        return  # so that a script of several stages can be run again
     try:
         silent = nullcontext(lambda *_, **__: None)
         bar = progress("training", config.steps) if state.is_main_process else silent

@@ -124,7 +124,8 @@ def from_manifest(path: Path) -> Layout:
 
 def tiktok(root: Path) -> Layout:
     """TikTok_dataset/00001/images/0001.png; masks and densepose beside them are not used."""
-    root = root / "TikTok_dataset" if (root / "TikTok_dataset").is_dir() else root
+    while (root / "TikTok_dataset").is_dir():  # some archives hold it twice
+        root = root / "TikTok_dataset"
     clips = sorted(f"{folder.parent.name}/images" for folder in root.glob("*/images") if folder.is_dir())
     if not clips:
         raise UserError(
@@ -167,7 +168,8 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {"tiktok": tiktok, "ubc": ubc, "f
 
 def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None = None) -> Layout:
     """The clips of the dataset at `root`, or of a manifest; without a kind, the first layout that fits.
-    `manifest`: another one than the dataset's own, to be written. Raises UserError."""
+    `manifest`: another one than the dataset's own, to be written. A clip that was held out once, or by hand,
+    stays so. Raises UserError."""
     if not str(root):
         raise UserError("--data.root: name the folder of the dataset, or its manifest")
     path = Path(root).expanduser()
@@ -180,11 +182,16 @@ def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None 
     kinds = [kind] if kind else list(LAYOUTS)
     for number, name in enumerate(kinds, 1):
         try:
-            return replace(LAYOUTS[name](path), listed_in=manifest)
+            layout = replace(LAYOUTS[name](path), listed_in=manifest)
+            break
         except UserError:
             if number == len(kinds):
                 raise
-    raise AssertionError("no layouts")
+    else:
+        raise AssertionError("no layouts")
+    said = {clip: entry.split for clip, entry in layout.entries().items() if entry.split}
+    held_out = (clip for clip in layout.clips if said.get(clip, layout.split(clip)) == TEST)
+    return replace(layout, held_out=frozenset(held_out))
 
 
 def _videos(place: Path) -> list[Path]:

@@ -25,6 +25,7 @@ VERSION = 1  # of the format, in the header; raised when older programs would mi
 MANIFEST = "scd.jsonl"  # in the dataset's folder
 KEPT = "scd"  # the folder of poses and regions, beside the manifest
 TEST = "test"  # the `split` that training never sees
+SPLITS = ("", "train", TEST)
 
 Rows = list[tuple[int, dict[str, Any]]]  # with the number of the line
 
@@ -92,8 +93,8 @@ def read_rows(path: Path) -> tuple[Header, Rows]:
 
 def bad_line(path: Path, number: int) -> UserError:
     return UserError(
-        f'{path}, line {number}: not {{"clip": ...}} or {{"person": ..., "garment": ...}} as JSON; mend the '
-        "line or remove it"
+        f'{path}, line {number}: not {{"clip": ...}} or {{"person": ..., "garment": ...}} as JSON, with a '
+        '"split" of train or test; mend the line or remove it'
     )
 
 
@@ -128,7 +129,7 @@ def read_manifest(path: Path) -> dict[str, Entry]:
 def known_values(row: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
     """The fields of a line that are ours, lists as tuples. Raises ValueError for one of another kind."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds}
-    if any(type(v) is not kinds[k] for k, v in values.items()):
+    if any(type(v) is not kinds[k] for k, v in values.items()) or values.get("split", "") not in SPLITS:
         raise ValueError
     return values
 
