@@ -486,6 +486,12 @@ def test_wrong_models_are_one_line(scd, folder, detector, model, monkeypatch):
     assert "scd train sd15-pictures --init other" in untrained
     (folder / "other/model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     assert "holds a FluxPipeline, not an SCDPipeline" in paint("--model", "other")
+    (folder / "other/model_index.json").write_text("[]")
+    assert "no SCD model folder" in paint("--model", "other")
+    (folder / "other/model_index.json").write_text(
+        '{"_class_name": "SCDPipeline", "unet": ["diffusers", "Nothing"]}'
+    )
+    assert "its unet is a diffusers.Nothing, which is not there" in paint("--model", "other")
     (folder / "other/model_index.json").write_text('{"_class_name": "SCDPipeline"}')
     assert "other: no model that can be loaded" in paint("--model", "other")
 

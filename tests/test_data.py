@@ -95,6 +95,9 @@ def test_the_three_layouts_are_told_apart(tmp_path, tiktok):
     layout = tiktok[0]
     assert (layout.kind, layout.clips) == ("tiktok", ("00001/images", "00002/images", "00003/images"))
     assert find_clips(layout.root).clips == layout.clips, "its own folder may be named too"
+    (tmp_path / "twice").mkdir()
+    shutil.copytree(layout.root, tmp_path / "twice" / "TikTok_dataset" / "TikTok_dataset")
+    assert find_clips(tmp_path / "twice").clips == layout.clips, "archives that hold the folder twice"
 
     ubc = tmp_path / "ubc"
     for name in ("train/b.mp4", "train/a.mp4", "test/c.mp4"):

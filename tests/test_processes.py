@@ -24,7 +24,7 @@ from test_clips import make_motion_pipeline
 from scd import SCDPipeline, checkpoint, records, train
 from scd.config import PRESETS, to_json
 from scd.data.world import FIRST_TRAINING_SEED
-from scd.model import load
+from scd.model import load, start
 from scd.overfit import fixed_loss
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -375,3 +375,27 @@ def test_chances_sum_to_one(scd, chances):
     code, _, err = scd("train", "world-tiny", *chances.split())
     assert code == 2
     assert err.endswith("chances have to sum to 1\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("world-tiny --save-every 0", "--save-every 0: 1 at least"),
+        ("world-tiny --log-every 0", "--log-every 0: 1 at least"),
+        ("world-tiny --sample-every 0", "--sample-every 0: 1 at least"),
+        ("world-tiny --data.frames 0", "--data.frames 0: 1 at least"),
+        ("world-tiny --clip 0", "--clip 0.0: 1e-09 at least"),
+        ("tiktok-stage1 --data.tasks 0.5 0.5 0", "--data.tasks: real clips have pictures alone"),
+        ("tiktok-stage1 --data.root none", "none: there is no such folder"),
+    ],
+)
+def test_numbers_and_options_that_cannot_be_meant(scd, words, text):
+    code, _, err = scd("train", *words.split())
+    assert code == 2
+    assert text in err
+
+
+def test_motion_modules_are_not_put_over_others(tiny, tmp_path):
+    config = replace(PRESETS["world-motion"], init=str(tiny), motion_adapter="mm.ckpt")
+    with pytest.raises(UserError, match=r"--motion-adapter: .* has motion modules already; leave it out"):
+        start(config, tmp_path / "run")
