@@ -125,6 +125,16 @@ def test_stop_leaves_nothing_half_made(pipe, studio, settings, moving):
     assert clip.exists(), "what is asked for next runs"
 
 
+def test_a_stop_between_the_click_and_the_work_counts(studio, settings):
+    studio.begin()
+    studio.stop()
+    with pytest.raises(UserError, match=r"^stopped$"):
+        studio.preview(settings)
+    studio.stop()  # nothing runs
+    studio.begin()
+    assert studio.preview(settings)[0].exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [

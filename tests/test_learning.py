@@ -50,8 +50,16 @@ def paint(pipe):
     ).images
 
 
-@pytest.mark.parametrize("learn", ["all", "attention", "lora"])
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("learn", "ema"),
+    [
+        ("all", 0.9), ("attention", 0.0), ("lora", 0.0),
+        *(
+            pytest.param(*both, marks=pytest.mark.slow)
+            for both in (("all", 0.0), ("attention", 0.9), ("lora", 0.9))
+        ),
+    ],
+)  # fmt: skip
 def test_a_run_learns_resumes_exactly_and_exports_what_it_learnt(learn, ema, folders, tmp_path):
     config = replace(SMALL, learn=learn, ema_decay=ema, **folders)
     start = weights(model.load_init(config))
@@ -158,6 +166,7 @@ def test_recipes_by_memory_keep_the_targets_of_a_step(name, memory):
     assert after.checkpointing == (memory < 80)
     if before.learn != "motion":
         assert after.learn == {12: "lora", 24: "attention", 80: "all"}[memory]
+        assert after.lr == pytest.approx(before.lr * (10 if memory == 12 else 1))
 
 
 @pytest.mark.parametrize(("memory", "most"), [(12, 9), (24, 12), (80, 60)])

@@ -112,10 +112,14 @@ def test_nothing_strays_from_the_execution_device(network, way, truths, tmp_path
         assert np.array_equal(array, truth)
 
 
+# The others move weights by the same hooks, of one layer or block and not of a network
+OFTEN = [way if way in ("move", "model") else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+
+
 @pytest.mark.parametrize(
     ("network", "when"), [("picture", "before"), ("motion", "after"), ("reader", "before")]
 )
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", OFTEN)
 def test_a_lora_strays_neither(network, when, way, tmp_path, monkeypatch):
     """Loaded before or after the weights are sent away: they stay away, and the LoRA acts."""
     # diffusers looks for the accelerator again when it has loaded one

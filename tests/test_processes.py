@@ -66,19 +66,20 @@ def learnt(run: Path) -> dict[str, torch.Tensor]:
     return load_file(last / "model.safetensors") | load_file(last / "ema.safetensors", "cpu")
 
 
-def test_two_processes_resume_as_one_that_accumulates_two(tiny, tmp_path):
+@pytest.mark.parametrize("stages", [(4,), pytest.param((4, 6), marks=pytest.mark.slow)])
+def test_two_processes_resume_as_one_that_accumulates_two(tiny, tmp_path, stages):
     """Same samples, same noise, gradients averaged: the same run up to the order of sums."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     ranks = [{"RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)]
     both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for steps in (4, 6):
+    for steps in stages:
         command = ("--init", tiny, "--run", tmp_path / "two", "--device", "cpu", "--steps", steps)
         said = [finish(p) for p in [launch(*command, **both, **rank) for rank in ranks]]
         assert said == [f"{tmp_path / 'two' / 'model'}\n", ""]
-    finish(launch("--init", tiny, "--run", tmp_path / "one", "--accumulation", 2, "--steps", 6))
-    assert [step for step, _ in curve(tmp_path / "two")] == [2, 4, 6]
+    finish(launch("--init", tiny, "--run", tmp_path / "one", "--accumulation", 2, "--steps", stages[-1]))
+    assert [step for step, _ in curve(tmp_path / "two")] == list(range(2, stages[-1] + 1, 2))
     assert np.allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-5)
     one, two = learnt(tmp_path / "one"), learnt(tmp_path / "two")
     assert one.keys() == two.keys()
@@ -86,7 +87,7 @@ def test_two_processes_resume_as_one_that_accumulates_two(tiny, tmp_path):
     rows = [
         json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-2]) for name in ("one", "two")
     ]
-    assert rows[0]["targets"] == rows[1]["targets"] == 6 * 2 * 4
+    assert rows[0]["targets"] == rows[1]["targets"] == stages[-1] * 2 * 4
     assert np.allclose([rows[0][f"loss_t{i}"] for i in range(4)], [rows[1][f"loss_t{i}"] for i in range(4)])
 
 
@@ -386,6 +387,8 @@ def test_chances_sum_to_one(scd, chances):
         ("world-tiny --data.frames 0", "--data.frames 0: 1 at least"),
         ("world-tiny --clip 0", "--clip 0.0: 1e-09 at least"),
         ("tiktok-stage1 --data.tasks 0.5 0.5 0", "--data.tasks: real clips have pictures alone"),
+        ("vitonhd --head-weight 4", "--head-weight: pairs for try-on do not say where heads are"),
+        ("world-tiny --change-weight 1", "--change-weight: between the frames of clips"),
         ("tiktok-stage1 --data.root none", "none: there is no such folder"),
     ],
 )

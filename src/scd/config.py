@@ -252,9 +252,9 @@ def for_memory(config: TrainConfig, gigabytes: int) -> TrainConfig:
     if gigabytes == 12:  # a quarter of the batch: fewer people first, then fewer pictures of each
         groups = max(data.groups // 4, 1)
         targets = max(data.targets * data.groups // (4 * groups), 1)
+        smaller = replace(data, groups=groups, targets=targets)
         # A LoRA starts from nothing, and wants ten times the rate
-        data = replace(data, groups=groups, targets=targets)
-        config = replace(config, data=data, ema_decay=0.0, lr=10 * config.lr)
+        config = replace(config, data=smaller, ema_decay=0.0, lr=10 * config.lr)
     if gigabytes == 80:
         config = replace(config, data=replace(data, groups=2 * data.groups))
     before = data.groups * data.targets * config.accumulation

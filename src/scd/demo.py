@@ -40,6 +40,7 @@ class Studio:
     folder: Path
     made: int = field(default=0, init=False)  # results so far: each has a name of its own
     stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    running: bool = field(default=False, init=False)
     # The model's own, for fields left empty: a button makes its numbers the pipeline's defaults
     defaults: dict[str, Any] = field(init=False)
 
@@ -60,8 +61,14 @@ class Studio:
         finally:  # nobody will ask for this name again
             shutil.rmtree(out.with_name(out.name + ".work"), ignore_errors=True)
 
+    def begin(self) -> None:
+        """A button was pressed: what was stopped before is over. Its work may start later."""
+        if not self.running:
+            self.stopped.clear()
+
     def stop(self) -> None:
-        """End what runs, at its next step, as if it had been an error: nothing half-made stays."""
+        """End what runs, or is about to, at its next step, as if it had been an error: nothing half-made
+        stays."""
         self.stopped.set()
 
     def _job(self, settings: Mapping[str, Any]) -> Animate:
@@ -84,8 +91,6 @@ class Studio:
             set_defaults(self.pipe, options)
             return self.pipe
 
-        self.stopped.clear()
-
         @contextmanager
         def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
             done = 0
@@ -103,11 +108,15 @@ class Studio:
 
         # Uploads lie in long folders, which say nothing to who reads their names here
         inputs = [path for path in (job.reference, *job.poses) if path is not None]
+        self.running = True
         try:
             with _notes() as notes:
                 drive = animate_clip(job, load=load, progress=progress)
         except UserError as error:
             raise UserError(_with_names(str(error), inputs)) from error
+        finally:
+            self.running = False
+            self.stopped.clear()
         return _with_names("\n".join([_match(drive), *notes]), inputs)
 
     def _name(self, kind: str) -> Path:
@@ -210,6 +219,8 @@ def build(studio: Studio) -> Any:
         # One thing at a time: both share the model and the processor
         together = {"concurrency_id": "studio", "concurrency_limit": 1}
         inputs = set(fields.values())
+        for button in (preview, generate):  # before the queue: a Stop after this click counts
+            button.click(studio.begin, queue=False)
         preview.click(previewed, inputs, [poses, notes], show_progress_on=poses, **together)
         generate.click(generated, inputs, [result, both, notes], show_progress_on=both, **together)
         stop.click(studio.stop, queue=False)  # beside the one that runs

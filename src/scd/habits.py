@@ -81,13 +81,13 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
         if "conv_in" in wanted:
             raise ValueError(f"{name}: changes conv_in, which carries the pose here and takes no LoRA")
 
-    def fuse_lora(self, components: Any = ("unet",), **kwargs) -> None:
+    def fuse_lora(self, components: Any = ("unet",), *args, **kwargs) -> None:
         """As diffusers': add the active LoRA layers to the weights."""
-        super().fuse_lora(list(components), **kwargs)
+        super().fuse_lora([components] if isinstance(components, str) else list(components), *args, **kwargs)
 
     def unfuse_lora(self, components: Any = ("unet",), **kwargs) -> None:
         """As diffusers': the opposite of `fuse_lora`."""
-        super().unfuse_lora(list(components), **kwargs)
+        super().unfuse_lora([components] if isinstance(components, str) else list(components), **kwargs)
 
     # ---- files and offload ----
 
@@ -99,11 +99,11 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
                 "fuse_lora() and then unload_lora_weights() to keep what it does"
             )
 
-    def save_pretrained(self, save_directory: Any, safe_serialization: bool = True, **kwargs) -> None:
+    def save_pretrained(self, save_directory: Any, safe_serialization: bool = True, *args, **kwargs) -> None:
         """As diffusers', in safetensors whatever is asked for."""
         if not safe_serialization:
             logger.warning("safe_serialization=False: weights are written as safetensors all the same")
-        super().save_pretrained(save_directory, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        super().save_pretrained(save_directory, True, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
     def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
         """As diffusers'. The stamp is made before, while weights are at hand. Raises RuntimeError without an

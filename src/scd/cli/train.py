@@ -58,6 +58,10 @@ def train(options: Train) -> None:
         raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
     if config.data.kind not in ("world", *TRYON) and config.data.tasks[0] != 1 and not config.data.tryon:
         raise UserError("--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in")
+    if config.head_weight != 1 and config.data.pairs:
+        raise UserError("--head-weight: pairs for try-on do not say where heads are; leave it out")
+    if config.change_weight and config.data.frames == 1:
+        raise UserError("--change-weight: between the frames of clips, and --data.frames is 1; leave it out")
     if config.data.size < 32 or config.data.size % 8:
         raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
     if options.dry_run:
