@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make run       paint the person of one picture in the pose of another and through a dance, write out/"
 	@echo "make demo      a page in the browser, on this computer: a photo and a driving clip in, a clip out"
-	@echo "make test      the tests, in about ten minutes on two cores; make test-all has the slow ones too"
+	@echo "make test      the tests, in ten to twenty minutes on two cores; make test-all has the slow ones too"
 	@echo "make lint      ruff and pyright"
 	@echo "make env       the environment $(VENV), which all of these make when it is missing or old"
 	@echo "make clean     remove $(VENV) and what tools left behind"
