@@ -103,7 +103,8 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
         """As diffusers', in safetensors whatever is asked for."""
         if not safe_serialization:
             logger.warning("safe_serialization=False: weights are written as safetensors all the same")
-        super().save_pretrained(save_directory, True, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        parent: Any = super()
+        parent.save_pretrained(save_directory, True, *args, **kwargs)
 
     def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
         """As diffusers'. The stamp is made before, while weights are at hand. Raises RuntimeError without an
