@@ -130,7 +130,7 @@ def make_stamp(
     config = picture_config(unet)
     stamp = {
         "format": FORMAT,
-        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16],
+        "config": hash_settings(config),
         "weights": hash_weights(unet),
         "adapters": _adapters(unet),
         "pose_encoder": hash_weights(pose_encoder),
@@ -143,6 +143,12 @@ def make_stamp(
     if freeu := _freeu(unet):  # named only when it acts: stamps of old records stay what they were
         stamp["freeu"] = freeu
     return stamp
+
+
+def hash_settings(values: Mapping[str, Any]) -> str:
+    """Sixteen hex digits over a configuration, in whatever order it is written."""
+    text = json.dumps(dict(values), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def active_switches(unet: nn.Module, motion: bool = False) -> str:

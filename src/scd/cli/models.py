@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from scd.cli.job import identity_of
 from scd.cli.options import ModelOptions
 from scd.cli.terminal import no_bars_of_loading, progress
 from scd.model import load
-from scd.reference import hash_weights
+from scd.reference import hash_settings, hash_weights
 from scd.types import UserError
 
 # Of the pipeline's own settings, those that decide what is painted and are none of the command line's options
@@ -122,14 +120,9 @@ def identity(pipe: Any, options: ModelOptions) -> dict[str, Any]:
         "scheduler": type(pipe.scheduler).__name__,
         "motion": hash_weights(pipe.unet, motion_only=True) if has_motion(pipe.unet) else None,
         "encoder": None if pipe.image_encoder is None else hash_weights(pipe.image_encoder),
-        "schedule": _short_hash(dict(pipe.scheduler.config)),
+        "schedule": hash_settings(pipe.scheduler.config),
         "settings": {name: pipe.config[name] for name in _DECIDE},
     }
-
-
-def _short_hash(values: dict[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from scd.cli.options import Train
 from scd.cli.terminal import no_bars_of_loading, progress
 
 log = logging.getLogger("scd")
-TRYON = ("vitonhd", "dresscode")
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
 
 
@@ -56,7 +55,8 @@ def train(options: Train) -> None:
         raise UserError("--matching-weight: for people who are painted whole, not for try-on; leave it out")
     if config.data.exact and (config.data.kind != "world" or not config.data.augment):
         raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
-    if config.data.kind not in ("world", *TRYON) and config.data.tasks[0] != 1 and not config.data.tryon:
+    real_clips = config.data.kind != "world" and not config.data.pairs
+    if real_clips and config.data.tasks[0] != 1 and not config.data.tryon:
         raise UserError("--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in")
     if config.head_weight != 1 and config.data.pairs:
         raise UserError("--head-weight: pairs for try-on do not say where heads are; leave it out")

@@ -10,8 +10,7 @@ from scd.media import ClipReader, content_hash
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
-from scd.pose.skeleton import pose_scale
-from scd.pose.track import VERSION, Seen, from_frames, note_choice, to_frames, track_person
+from scd.pose.track import VERSION, Seen, from_frames, largest, to_frames, track_person
 
 Person = int | Literal["largest"]
 
@@ -41,9 +40,7 @@ def find_poses(
     seen = from_frames(cached_poses(find, *_key(clip, detector, person, content), cache).frames)
     first = next((number for number, one in enumerate(seen) if one.people), None)
     if not looked and person == "largest" and first is not None:
-        people = seen[first].people
-        index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
-        note_choice(people, first, index, str(clip.path))
+        largest(seen[first].people, first, str(clip.path))  # says it again
     return seen
 
 

@@ -162,9 +162,7 @@ class _Tracker:
 
     def _first(self, people: Sequence[Pose], number: int) -> Pose:
         if isinstance(self.person, str):
-            index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
-            note_choice(people, number, index, self.name)
-            return people[index]
+            return largest(people, number, self.name)
         if self.person > len(people):
             raise UserError(
                 f"frame {number} of {self.name}, the first with people, shows {len(people)} person(s): "
@@ -209,12 +207,14 @@ class _Tracker:
         self._clothes = [memory, self._clothes[1] if self._misses and self._clothes else seen]
 
 
-def note_choice(people: Sequence[Pose], number: int, index: int, name: str) -> None:
-    """Say whom "largest" took, `people[index]` of frame `number`, when there was a choice."""
+def largest(people: Sequence[Pose], number: int, name: str) -> Pose:
+    """Whom "largest" means among the people of frame `number`; said in the log when there was a choice."""
+    index = max(range(len(people)), key=lambda i: pose_scale(people[i]))
     if len(people) > 1:
         text = "%d people in frame %d of %s: the largest, number %d from the left, is followed; "
         text += "--person chooses another"
         log.warning(text, len(people), number, name, index + 1)
+    return people[index]
 
 
 def square_around(pose: Pose, side: float) -> tuple[int, int, int, int]:
