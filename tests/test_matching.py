@@ -201,6 +201,8 @@ def test_it_teaches_attention_where_to_look():
         (("world-pictures", "--timestep-shift", 0), "--timestep-shift 0.0: 0.1 at least"),
         (("world-pictures", "--skip-broken", -1), "--skip-broken -1: 0 at least"),
         (("world-pictures", "--data.exact", 0.5, "--data.no-augment"), "--data.exact: of the drawn world's"),
+        (("world-motion", "--data.moving", 0.5), "--data.moving: of the drawn world's pictures"),
+        (("tiktok-stage1", "--data.moving", 0.5), "--data.moving: of the drawn world's pictures"),
     ],
 )
 def test_settings_that_would_do_nothing_are_one_line(scd, options, text):

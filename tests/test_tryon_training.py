@@ -22,6 +22,8 @@ from scd.data.world_tryon import WorldTryOn
 from scd.data.write_viton_hd import write_viton_hd
 from scd.region import latent_region
 from scd.types import UserError
+from scd.world import Scene
+from scd.world.motion import CLIPS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -242,6 +244,27 @@ def test_a_pair_is_one_garment_and_one_person_whatever_the_preset_says():
         assert (config.data.most_references, config.data.rows) == (references, rows)
     pairs = replace(PRESETS["world-tryon"], data=replace(PRESETS["world-tryon"].data, kind="dresscode"))
     assert (pairs.data.most_references, pairs.data.rows, pairs.targets_per_step) == (1, 1, 4)
+
+
+def test_people_who_move_are_taken_from_their_clip():
+    """Odd views of a scene are frames of its motion clip, also beside try-on, whose own pictures stay."""
+    options = {"size": 32, "augment": False, "reuse": 2}
+    posed, moving = (WorldPictures(4, num_targets=5, moving=share, **options) for share in (0.0, 1.0))
+    seed = moving.seed_of(0, 0)
+    of_scene = Scene.from_seed(seed)
+    clips = {kind: [v.image for v in of_scene.clip(kind, 5 * 15 + 1, size=32)] for kind in CLIPS}
+    views = [moving.picture(seed, index) for index in range(6)]
+    assert all(np.array_equal(views[i].image, posed.view(seed, i).image) for i in (0, 2, 4))
+    assert any(
+        all(np.array_equal(views[i].image, clip[15 * i]) for i in (1, 3, 5)) for clip in clips.values()
+    )
+    # the sample itself shows them, and where nobody moves what it always showed
+    pictures = [np.concatenate([data[0].references, data[0].targets]) for data in (posed, moving)]
+    assert sum(np.array_equal(a, b) for a, b in zip(*pictures, strict=True)) == 3
+    assert any(np.array_equal(views[1].image, picture) for picture in pictures[1])
+
+    tryon = [WorldTryOn(2, 32, 2, moving=share, augment=False) for share in (0.0, 1.0)]
+    assert np.array_equal(tryon[0][0].targets, tryon[1][0].targets)
 
 
 def test_some_people_have_exact_poses(monkeypatch):

@@ -71,6 +71,8 @@ class DataConfig:
     workers: int = 1  # processes that render or decode; the order of the world's scenes depends on it
     augment: bool = True  # detector-like errors of the poses; real clips' have the detector's own
     exact: float = 0.0  # of the world, with `augment`: the chance that a person's poses have none after all
+    # Of the world's pictures: the chance of a person of whom every second one is a frame of a motion clip
+    moving: float = 0.0
 
     @property
     def pairs(self) -> bool:

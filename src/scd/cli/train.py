@@ -39,6 +39,7 @@ def train(options: Train) -> None:
         ("matching-weight", config.matching_weight, 0),
         ("own-predictions", config.own_predictions, 0),
         ("data.exact", config.data.exact, 0),
+        ("data.moving", config.data.moving, 0),
         ("timestep-shift", config.timestep_shift, 0.1),
     ):
         if value < least:
@@ -55,6 +56,8 @@ def train(options: Train) -> None:
         raise UserError("--matching-weight: for people who are painted whole, not for try-on; leave it out")
     if config.data.exact and (config.data.kind != "world" or not config.data.augment):
         raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
+    if config.data.moving and (config.data.kind != "world" or config.data.frames > 1):
+        raise UserError("--data.moving: of the drawn world's pictures, not of clips; leave it out")
     real_clips = config.data.kind != "world" and not config.data.pairs
     if real_clips and config.data.tasks[0] != 1 and not config.data.tryon:
         raise UserError("--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in")

@@ -26,6 +26,7 @@ def make_dataset(config: TrainConfig, length: int) -> WorldPictures | RealPictur
         "references": data.references, "group": data.groups, "augment": data.augment, "reuse": data.reuse,
         "first_seed": FIRST_TRAINING_SEED * (1 + config.seed), "repeat": config.overfit or None,
         "apart": max(data.workers, 1), "heads": config.head_weight != 1, "exact": data.exact,
+        "moving": data.moving,
     }  # fmt: skip
     if data.frames > 1:
         return WorldClips(length, data.size, data.frames, data.strides, **options)

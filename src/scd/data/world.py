@@ -15,6 +15,7 @@ from scd.world.motion import CLIPS
 
 # Scenes below are held out: evaluation, sample grids and examples use them and training never does.
 FIRST_TRAINING_SEED = 1_000_000
+APART = 15  # frames of 30 a second, per view, where pictures are frames of a clip
 FIRST_HELD_OUT_SEED = 10_000  # of evaluation and sample grids; examples, sheets and tests use those below
 
 
@@ -30,24 +31,36 @@ class WorldPictures:
         self, length: int, size: int = 128, num_targets: int = 5, references: tuple[float, ...] = (1.0,),
         group: int = 1, first_seed: int = FIRST_TRAINING_SEED, repeat: int | None = None,
         augment: bool = True, reuse: int = 1, apart: int = 1, heads: bool = False,
-        exact: float = 0.0,
+        exact: float = 0.0, moving: float = 0.0,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. repeat: N = only N scenes exist (`--overfit
         N`). apart: a scene's blocks are every so manieth, since so many workers take blocks in turn and each
         has its own memory. heads: whether samples say where the targets' heads are. exact: the chance of a
-        sample without errors in its poses; a reference beside its pose shows which kind it is."""
+        sample without errors in its poses; a reference beside its pose shows which kind it is. moving: the
+        chance of a person of whom every second picture is a frame of a motion clip."""
         self.length, self.size, self.num_targets, self.references = length, size, num_targets, references
         self.group, self.first_seed, self.repeat, self.augment = group, first_seed, repeat, augment
         self.reuse, self.apart, self.heads, self.exact = reuse, apart, heads, exact
+        self.moving = moving
         # Memory of the block before, for the block that uses its scenes again
         self.scene = Memory(world.Scene.from_seed, 2 * group)
         self.view = Memory(self._view, 2 * group * (num_targets + len(references)))
+        self.picture = Memory(self._picture, 2 * group * (num_targets + len(references)))
 
     def __len__(self) -> int:
         return self.length
 
     def _view(self, seed: int, index: int) -> world.View:
         return self.scene(seed).view(index, size=self.size)
+
+    def _picture(self, seed: int, index: int) -> world.View:
+        """View `index` of a scene; where the person moves an odd one is a frame of a motion clip: walks and
+        turns show sides and backs, which postures seldom do."""
+        of_scene = np.random.default_rng([seed, 9])
+        if index % 2 == 0 or of_scene.random() >= self.moving:
+            return self.view(seed, index)
+        kind = str(of_scene.choice(CLIPS))
+        return self.scene(seed).clip(kind, index * APART + 1, size=self.size)[-1]
 
     def seed_of(self, block: int, place: int) -> int:
         """The scene of a place in a block."""
@@ -67,7 +80,7 @@ class WorldPictures:
         order = range(num_references + self.num_targets)
         if self.reuse > 1:
             order = rng.permutation(len(order))
-        views = [self.view(seed, int(i)) for i in order]
+        views = [self.picture(seed, int(i)) for i in order]
         poses = [view.pose for view in views]
         return _sample(views, poses, num_references, self.size, self._errors(index, rng), self.heads)
 
