@@ -408,6 +408,21 @@ def test_half_precision_and_from_pipe(pipe):
     assert again.motion_adapter is pipe.motion_adapter
 
 
+def test_another_motion_adapter_takes_the_place_of_the_first(pipe, reference):
+    """On the same picture weights, which read the same references; the first pipeline stays as it is."""
+    first = paint(pipe, reference, make_clip(3)).frames
+    adapter = make_adapter(pipe.unet, random=False)  # zero output projections: frames are pictures
+    other = SCDPipeline.from_pipe(pipe, motion_adapter=adapter)
+    assert other.motion_adapter is adapter
+    assert other.unet.conv_in.weight is pipe.unet.conv_in.weight
+    untrained = paint(make_motion_pipeline(random=False), reference, make_clip(3)).frames
+    assert np.array_equal(paint(other, reference, make_clip(3)).frames, untrained)
+    assert not np.array_equal(untrained, first)
+    assert np.array_equal(paint(pipe, reference, make_clip(3)).frames, first)
+    back = SCDPipeline.from_pipe(other, motion_adapter=pipe.motion_adapter)
+    assert np.array_equal(paint(back, reference, make_clip(3)).frames, first)
+
+
 def test_the_schedule_stays_refused_or_taken(pipe):
     pipe.scheduler = make_scheduler()
     with pytest.raises(ValueError, match="prediction"):

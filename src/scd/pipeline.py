@@ -97,10 +97,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         pose_drawing: Literal["openpose", "dwpose"] = "openpose",  # how poses are drawn (scd.pose.draw)
     ):  # fmt: skip
         super().__init__()
-        if motion_adapter is not None and not motion.has_motion(unet):
-            unet = motion.join(unet, motion_adapter)  # pyright: ignore[reportArgumentType]
-        elif motion_adapter is None and motion.has_motion(unet):
-            _, motion_adapter = motion.split(unet)  # else its folder would lose it
+        unet, motion_adapter = motion.fitted(unet, motion_adapter)
         self.register_modules(
             vae=vae,
             unet=backbone.adapt(unet, motion_norm_per_frame),

@@ -102,6 +102,23 @@ def join(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
         raise ValueError(f"this motion adapter was made for another network: {reason}") from error
 
 
+def fitted(unet: Any, adapter: MotionAdapter | None) -> tuple[Any, MotionAdapter | None]:
+    """The network with the adapter's temporal layers, in place of its own if it has others, and that adapter.
+    None keeps what the network has, else its folder would lose it.
+
+    Raises ValueError for an adapter of another shape.
+    """
+    if not has_motion(unet):
+        return (unet if adapter is None else join(unet, adapter)), adapter
+    if adapter is None:
+        return unet, split(unet)[1]
+    own = list(unet.parameters())
+    away = any(parameter.is_meta for parameter in own)  # sequential offload: not to be told apart, nor joined
+    if away or {id(parameter) for parameter in adapter.parameters()} <= {id(parameter) for parameter in own}:
+        return unet, adapter
+    return join(split(unet)[0], adapter), adapter
+
+
 def split(motion: Any) -> tuple[UNet2DConditionModel, MotionAdapter]:
     """The inverse of `join`, sharing parameters too: what is saved, each part as its stock class."""
     config = motion.config
