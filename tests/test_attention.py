@@ -204,6 +204,14 @@ def test_adapt_is_idempotent_and_watched(unet):
         check_adapted(unet)
 
 
+def test_a_network_is_compiled_in_place(unet):
+    """Inside `torch.compile` its layers have other names, under which no cache has keys."""
+    with pytest.raises(ValueError, match=r"call pipe\.unet\.compile\(\) in its place"):
+        check_adapted(torch.compile(unet))
+    unet.compile()
+    check_adapted(unet)
+
+
 def test_wrong_use_is_named(unet):
     v = values()
     cache = extract_groups(unet, v)

@@ -61,7 +61,9 @@ def spatial_layers(unet: nn.Module, kind: str = "attn1") -> dict[str, Any]:
 
 def check_adapted(unet: nn.Module) -> None:
     """Raise, naming the layer, when something replaced a processor: the picture would silently come out
-    without its reference."""
+    without its reference. For a network inside `torch.compile`, whose layers then have other names, too."""
+    if hasattr(unet, "_orig_mod"):
+        raise ValueError("torch.compile(pipe.unet) renames its layers; call pipe.unet.compile() in its place")
     for kind, ours in (("attn1", CausalSelfAttention), ("attn2", ContextAttention)):
         for name, layer in spatial_layers(unet, kind).items():
             processor = layer.processor
