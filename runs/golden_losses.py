@@ -32,21 +32,16 @@ STAGES: dict[str, TrainConfig] = {
     "separate": replace(TINY, reference_network="separate"),
     "motion": replace(TINY, learn="motion", shared_noise=True, change_weight=3.0, motion_heads=2, data=CLIPS),
 }
-NUM_CODEC_PICTURES = 20
 
 
 def losses(name: str) -> list[float]:
     """Of every step, in float32, from seeds alone; nothing of other stages or runs changes them."""
-    before, model.NUM_CODEC_PICTURES = model.NUM_CODEC_PICTURES, NUM_CODEC_PICTURES
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            config, run = STAGES[name], Path(folder) / "run"
-            pipe = model.start(config, run)
-            seen: list[float] = []
-            train.train(config, run, pipe, lambda step, loss: seen.append(loss))
-            return seen
-    finally:
-        model.NUM_CODEC_PICTURES = before
+    with tempfile.TemporaryDirectory() as folder:
+        config, run = STAGES[name], Path(folder) / "run"
+        pipe = model.start(config, run)
+        seen: list[float] = []
+        train.train(config, run, pipe, lambda step, loss: seen.append(loss))
+        return seen
 
 
 if __name__ == "__main__":

@@ -89,8 +89,7 @@ def test_the_published_sizes():
     assert sum(p.numel() for p in adapter.parameters()) == 453_209_280
 
 
-def test_training_starts_with_such_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
+def test_training_starts_with_such_a_file(tmp_path):
     pictures = model.start(TINY, tmp_path / "pictures")
     adapter = make_adapter(pictures.unet)
     torch.save(authors_state(adapter.state_dict()), tmp_path / "mm.ckpt")

@@ -56,16 +56,14 @@ def test_directions_disturb_none():
 SMALL = replace(
     PRESETS["world-pictures"],
     data=replace(PRESETS["world-pictures"].data, size=64),
-    network=replace(PRESETS["world-pictures"].network, latent_channels=16, body_steps=0),
+    network=replace(PRESETS["world-pictures"].network, latent_channels=16, codec_pictures=24, body_steps=0),
 )
 
 
 @pytest.fixture(scope="module")
 def taught():
     """Taught on few people; how much the encoder explains before and after, and each layer."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scd.model.NUM_CODEC_PICTURES", 24)
-        pipe = build(SMALL)
+    pipe = build(SMALL)
     directions = body.Directions.of(96, 16, 4)
     assert not pipe.pose_encoder.is_trained
     before = body.teach(pipe.pose_encoder, directions, 64, 1, num_scenes=4)
@@ -139,7 +137,6 @@ def test_what_the_first_layer_hands_on_is_the_reference(taught):
 
 def test_a_run_from_nothing_is_taught_when_asked(monkeypatch):
     called = []
-    monkeypatch.setattr("scd.model.NUM_CODEC_PICTURES", 24)
     monkeypatch.setattr(body, "teach", lambda encoder, directions, size, steps: called.append((size, steps)))
     monkeypatch.setattr(body, "start_reading", lambda pipe, directions: called.append("reading"))
     build(SMALL)

@@ -51,12 +51,11 @@ class FakeDetector:
 
 @pytest.fixture(scope="module")
 def small_training():
-    """Training of the preset world-tiny in seconds: a codec of few pictures, sample grids of two."""
+    """Training of the preset world-tiny in seconds: sample grids of one."""
     import scd.evaluate
     import scd.model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scd.model, "NUM_CODEC_PICTURES", 24)
         whole = scd.evaluate.sample_grid
         patch.setattr(scd.evaluate, "sample_grid", lambda pipe, path, size, num: whole(pipe, path, size, 1))
         yield

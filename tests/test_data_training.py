@@ -255,18 +255,11 @@ def test_spawned_workers_get_the_same_dataset(pipe, root, tmp_path, kind, frames
 # ---- runs ----
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The folder of a model that learnt nothing yet."""
     folder = tmp_path_factory.mktemp("tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "NUM_CODEC_PICTURES", 20)
-        checkpoint.export(model.build(PRESETS["world-tiny"]), folder / "model")
+    checkpoint.export(model.build(PRESETS["world-tiny"]), folder / "model")
     return folder / "model"
 
 
@@ -275,7 +268,7 @@ def weights(pipe):
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["pictures", "latents"])
-def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(root, tmp_path, quick, keep):
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(root, tmp_path, keep):
     config = replace(
         config_of(root, latents=str(tmp_path / "latents") if keep else ""),
         steps=4, save_every=2, sample_every=100, sample_pictures=0,
@@ -324,7 +317,7 @@ def test_sheets_show_clips_that_are_held_out(tmp_path, monkeypatch):
     assert {shot.name for shot in open_real(config.data, 1).shots} == {"train/a.mp4", "train/b.mp4"}
 
 
-def test_held_out_clips_that_are_too_short_end_no_run(tmp_path, quick, caplog, monkeypatch):
+def test_held_out_clips_that_are_too_short_end_no_run(tmp_path, caplog, monkeypatch):
     """The sheet shows training's clips instead; and whatever a sheet meets, the model stands before it."""
     lay_out(tmp_path, "ubc")
     (tmp_path / "test" / "c.mp4").unlink()

@@ -24,9 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def pipe():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "NUM_CODEC_PICTURES", 24)
-        pipe = model.build(PRESETS["world-tiny"])
+    pipe = model.build(PRESETS["world-tiny"])
     torch.manual_seed(0)
     torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
     pipe.set_progress_bar_config(disable=True)

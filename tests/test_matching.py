@@ -15,11 +15,6 @@ from scd.types import UserError
 TINY = PRESETS["world-tiny"]
 
 
-@pytest.fixture(autouse=True)
-def few_codec_pictures(monkeypatch):
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
-
-
 def places(num: int, scale: float) -> torch.Tensor:
     """(1, 1, num, num): queries or keys that know their own place; equal ones have the product scale^2."""
     return scale * torch.eye(num)[None, None]

@@ -3,6 +3,7 @@ weights, and weights are touched only where they lie. Checked on a played accele
 with real hooks."""
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import diffusers
@@ -87,39 +88,51 @@ def use(pipe, folder):
 
 
 @pytest.fixture(scope="module")
-def truths(tmp_path_factory):
-    """What each network gives where everything lies on the CPU."""
-    return {name: use(make(), tmp_path_factory.mktemp(name))[0] for name, make in NETWORKS.items()}
+def truth_of(tmp_path_factory):
+    """What a network gives where everything lies on the CPU."""
+    return cache(lambda name: use(NETWORKS[name](), tmp_path_factory.mktemp(name))[0])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("way", WAYS)
-def test_nothing_strays_from_the_execution_device(network, way, truths, tmp_path):
+# Every way once with clips, which use all that pictures do, and every network once more; the rest is slow
+PAIRS = {("reader", "model"), *((name, "move") for name in NETWORKS), *(("motion", way) for way in WAYS)}
+
+
+@pytest.mark.parametrize(
+    ("network", "way"),
+    [
+        pytest.param(network, way, marks=() if (network, way) in PAIRS else pytest.mark.slow)
+        for network in NETWORKS for way in WAYS
+    ],
+)  # fmt: skip
+def test_nothing_strays_from_the_execution_device(network, way, truth_of, tmp_path):
     """Pictures, clips with windows, guidance, several references, from files too: the same to the bit, and
     no operation mixes devices."""
     with second_device() as accelerator:
         pipe = NETWORKS[network]()
         WAYS[way](pipe)
         assert pipe._execution_device.type == "cuda"
-        arrays, cache, results = use(pipe, tmp_path)
+        arrays, caches, results = use(pipe, tmp_path)
         weights = {device_of(p).type for part in (pipe.unet, pipe.vae) for p in part.parameters()}
-    assert cache == {CUDA}
+    assert caches == {CUDA}
     assert CUDA in results
     assert weights == {"cuda"} if way == "move" else "cuda" not in weights
     assert accelerator.peak_bytes > 0
-    assert len(arrays) == len(truths[network])
-    for array, truth in zip(arrays, truths[network], strict=True):
+    assert len(arrays) == len(truth_of(network))
+    for array, truth in zip(arrays, truth_of(network), strict=True):
         assert np.array_equal(array, truth)
 
 
-# The others move weights by the same hooks, of one layer or block and not of a network
-OFTEN = [way if way in ("move", "model") else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
-
-
 @pytest.mark.parametrize(
-    ("network", "when"), [("picture", "before"), ("motion", "after"), ("reader", "before")]
-)
-@pytest.mark.parametrize("way", OFTEN)
+    ("network", "when", "way"),
+    [
+        # the other ways move weights by the same hooks, of one layer or block and not of a network
+        pytest.param(network, when, way, marks=() if way == often else pytest.mark.slow)
+        for network, when, often in (
+            ("picture", "before", "move"), ("motion", "after", "model"), ("reader", "before", "model"),
+        )
+        for way in WAYS
+    ],
+)  # fmt: skip
 def test_a_lora_strays_neither(network, when, way, tmp_path, monkeypatch):
     """Loaded before or after the weights are sent away: they stay away, and the LoRA acts."""
     # diffusers looks for the accelerator again when it has loaded one
@@ -221,7 +234,6 @@ TRAINING = {
 @pytest.mark.parametrize("config", TRAINING.values(), ids=TRAINING.keys())
 def test_training_strays_neither(config, tmp_path, monkeypatch):
     """Forward, backward, optimizer, average, checkpoint and resume: the same weights to the bit."""
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
     config = replace(config, precision="no", sample_pictures=0)
 
     def build():

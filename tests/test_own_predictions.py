@@ -12,11 +12,6 @@ from scd.data.dataset import make_dataset
 from scd.data.world import WorldClips
 
 
-@pytest.fixture(autouse=True)
-def few_codec_pictures(monkeypatch):
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
-
-
 class Two(torch.nn.Module):
     """A trainee that guesses `guess` at the terminal noise level and says `said` afterwards; it keeps what it
     was shown."""

@@ -25,8 +25,7 @@ TINY = replace(PRESETS["world-tiny"], steps=6, save_every=3, sample_every=100)
 
 
 @pytest.fixture(autouse=True)
-def few_codec_pictures(monkeypatch):
-    monkeypatch.setattr(model, "NUM_CODEC_PICTURES", 20)
+def no_sample_grids(monkeypatch):
     monkeypatch.setattr(train, "sample_grid", lambda pipe, path, size, num: {}, raising=False)
     monkeypatch.setattr("scd.evaluate.sample_grid", lambda pipe, path, size, num: {})
 

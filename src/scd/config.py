@@ -25,6 +25,7 @@ class NetworkConfig:
     patch_size: int = 4  # of the codec: pixels of a latent pixel
     latent_channels: int = 16  # of the codec
     whitening: float = 0.5  # of the codec's components (PatchCodec.fit)
+    codec_pictures: int = 600  # that it is fitted to: 154,000 patches at 128 px for 192 dimensions
     pose_channels: tuple[int, ...] = (32, 64)  # of the pose encoder's convolutions
     pose_dilations: tuple[int, ...] = (1, 2, 4)  # of those that follow
     # Of fitting the pose encoder to places of the body before training, which also starts matching heads
@@ -202,7 +203,7 @@ PRESETS: dict[str, TrainConfig] = {
         network=NetworkConfig(
             block_out_channels=(32, 64), attention_down=(True, True), attention_up=(True, True),
             head_channels=16, patch_size=8, latent_channels=8, pose_channels=(8, 8, 16), pose_dilations=(),
-            body_steps=0,
+            codec_pictures=20, body_steps=0,
         ),
         steps=20, warmup=2, precision="no", log_every=1, sample_every=10, save_every=5,
     ),

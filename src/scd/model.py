@@ -30,7 +30,6 @@ from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
 
 log = logging.getLogger("scd")
-NUM_CODEC_PICTURES = 600  # 154,000 patches at 128 px for 192 dimensions; more change nothing that one sees
 
 
 def embedded_folder() -> Path:
@@ -197,7 +196,7 @@ def fit_codec(network: NetworkConfig, size: int) -> PatchCodec:
     pictures = np.stack(
         [
             world.Scene.from_seed(FIRST_TRAINING_SEED + i).view(0, size=size).image
-            for i in range(NUM_CODEC_PICTURES)
+            for i in range(network.codec_pictures)
         ]
     )
     pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
