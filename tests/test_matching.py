@@ -196,6 +196,7 @@ def test_it_teaches_attention_where_to_look():
         (("world-pictures", "--timestep-shift", 0), "--timestep-shift 0.0: 0.1 at least"),
         (("world-pictures", "--skip-broken", -1), "--skip-broken -1: 0 at least"),
         (("world-pictures", "--data.exact", 0.5, "--data.no-augment"), "--data.exact: of the drawn world's"),
+        (("world-tiny", "--network.codec-pictures", 0), "--network.codec-pictures 0: 1 at least"),
         (("world-motion", "--data.moving", 0.5), "--data.moving: of the drawn world's pictures"),
         (("tiktok-stage1", "--data.moving", 0.5), "--data.moving: of the drawn world's pictures"),
     ],

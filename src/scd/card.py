@@ -69,8 +69,7 @@ def model_card(run: Path, name: str, license: str = "", data_license: str = "", 
         use,
         _table(facts),
         "## Measures of the run",
-        "`loss` is training's; the others are of the people on the run's sheets: held out, where data was.",
-        _table(_measures(rows)) if _measures(rows) else "None were taken (`--sample-pictures 0`).",
+        _measured(rows),
         "## Settings",
         f"```json\n{to_json(_without_places(config))}\n```",
     ]
@@ -101,6 +100,13 @@ def _last(path: str) -> str:
         return path
     place = Path(path)
     return place.parent.name if place.name == "model" and place.parent.name else place.name
+
+
+def _measured(rows: list[dict[str, Any]]) -> str:
+    if not (measures := _measures(rows)):
+        return "None were taken (`--sample-pictures 0`)."
+    of_whom = "of the people on the run's sheets: held out, where data was"
+    return f"`loss` is training's; the others are {of_whom}.\n\n{_table(measures)}"
 
 
 def _measures(rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -40,6 +40,7 @@ def train(options: Train) -> None:
         ("own-predictions", config.own_predictions, 0),
         ("data.exact", config.data.exact, 0),
         ("data.moving", config.data.moving, 0),
+        ("network.codec-pictures", config.network.codec_pictures, 1),
         ("timestep-shift", config.timestep_shift, 0.1),
     ):
         if value < least:

@@ -15,8 +15,8 @@ from scd.world.motion import CLIPS
 
 # Scenes below are held out: evaluation, sample grids and examples use them and training never does.
 FIRST_TRAINING_SEED = 1_000_000
-APART = 15  # frames of 30 a second, per view, where pictures are frames of a clip
 FIRST_HELD_OUT_SEED = 10_000  # of evaluation and sample grids; examples, sheets and tests use those below
+FRAMES_BETWEEN = 15  # of 30 a second, from one view to the next where views are frames of a clip
 
 
 class WorldPictures:
@@ -60,7 +60,7 @@ class WorldPictures:
         if index % 2 == 0 or of_scene.random() >= self.moving:
             return self.view(seed, index)
         kind = str(of_scene.choice(CLIPS))
-        return self.scene(seed).clip(kind, index * APART + 1, size=self.size)[-1]
+        return self.scene(seed).clip(kind, index * FRAMES_BETWEEN + 1, size=self.size)[-1]
 
     def seed_of(self, block: int, place: int) -> int:
         """The scene of a place in a block."""
