@@ -251,6 +251,21 @@ def test_like_repeats_to_the_bit(animate, scd, folder):
     assert (media.read_image("c.png") != media.read_image("a-01.png")).any()
 
 
+def test_another_sampler_is_a_setting_that_like_keeps(animate, scd, folder):
+    names = ("me.png", "you.png", "-o")
+    assert animate(*names, "own.png")[0] == 0
+    assert animate(*names, "other.png", "--scheduler", "unipcmultistep")[0] == 0
+    assert (media.read_image("own.png") != media.read_image("other.png")).any()
+    record = json.loads((folder / "other.json").read_text())
+    assert record["scheduler"] == "unipcmultistep"
+    assert record["model"]["scheduler"] == "UniPCMultistepScheduler"
+    assert json.loads((folder / "own.json").read_text())["scheduler"] is None
+    assert scd("animate", "--like", "other.json", "-o", "again.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("again.png"), media.read_image("other.png"))
+    assert scd("animate", "--like", "own.json", "--scheduler", "UniPCMultistep", "-o", "changed.png")[0] == 0
+    np.testing.assert_array_equal(media.read_image("changed.png"), media.read_image("other.png"))
+
+
 def test_loras_are_added_in_their_strength(animate, scd, model, folder):
     animate("me.png", "you.png", "-o", "plain.png")
     pipe: Any = load(model)
@@ -511,6 +526,9 @@ def test_wrong_models_are_one_line(scd, folder, detector, model, monkeypatch):
     assert "--steps 0" in paint("--model", model, "--steps", 0)
     assert "--steps 2000" in paint("--model", model, "--steps", 2000)
     assert "--guidance nan" in paint("--model", model, "--guidance", "nan")
+    assert "--scheduler Heun: not a scheduler that fits this model; take one of DDIM, DDPM" in paint(
+        "--model", model, "--scheduler", "Heun"
+    )
     assert "--seed" in paint("--model", model, "--seed", -1)
     if not torch.cuda.is_available():
         assert "--device cuda: not available here" in paint("--model", model, "--device", "cuda")

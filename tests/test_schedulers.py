@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import make_pipeline, make_scheduler
 
-from scd.schedulers import KNOWN, check_scheduler
+from scd.schedulers import KNOWN, check_scheduler, scheduler_named
 
 MEAN, STD = 0.7, 0.5  # of the data, a normal distribution in every pixel
 STEPS = 50
@@ -98,6 +98,19 @@ def test_assignment_checks_and_keeps_the_old_one():
     assert pipe.scheduler is old
     pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(old.config)
     assert pipe.config.scheduler == ("diffusers", "UniPCMultistepScheduler")
+
+
+def test_schedulers_by_name(caplog):
+    """In any case, with the trained schedule, and without diffusers' warnings of another class's settings."""
+    own = diffusers.LCMScheduler.from_config(trained(X0).config, original_inference_steps=100)
+    for name in ("ddim", "DDIMScheduler", "Ddim"):
+        found = scheduler_named(own, name)
+        assert type(found) is diffusers.DDIMScheduler
+        assert torch.equal(found.alphas_cumprod, own.alphas_cumprod)
+        assert found.config.prediction_type == "sample"
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"EulerAncestralDiscrete: not a scheduler that fits .* DDIM, DDPM"):
+        scheduler_named(own, "EulerAncestralDiscrete")
 
 
 def test_a_step_of_no_default_sampler_has_no_weight():

@@ -157,6 +157,7 @@ def evaluate_world(
         "num_pictures": num,
         "num_steps": pipe.config.default_steps,
         "guidance": pipe.config.default_guidance,
+        "scheduler": type(pipe.scheduler).__name__,
         "world_version": world.VERSION,
         "model": model,
         "seconds": time.monotonic() - began,

@@ -137,6 +137,7 @@ def evaluate_world_video(
         **{name: value for name, value in means.items() if name != "motion"},
         "seam": max(seams), "motion": means["motion"], "num_clips": num, "num_frames": num_frames,
         "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+        "scheduler": type(pipe.scheduler).__name__,
         "world_version": world.VERSION, "model": model, "seconds": time.monotonic() - began,
     }  # fmt: skip
 

@@ -252,6 +252,7 @@ def evaluate_world_tryon(
         **_animated(pipe, cases, result, took, seed, progress),
         "num_steps": pipe.config.default_steps,
         "guidance": pipe.config.default_guidance,
+        "scheduler": type(pipe.scheduler).__name__,
         "world_version": world.VERSION,
         "model": model,
         "seconds": time.monotonic() - began,

@@ -8,6 +8,7 @@ grey backgrounds and says nothing, so it is refused by name when it is assigned.
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import diffusers
@@ -41,6 +42,16 @@ def check_scheduler(trained: Any, scheduler: Any) -> None:
     )
 
 
+def scheduler_named(trained: Any, name: str) -> Any:
+    """The scheduler of a name in KNOWN, in whatever case, with the schedule of `trained`. Raises ValueError
+    that says which there are."""
+    known = {each.lower(): each for each in KNOWN}.get(name.removesuffix("Scheduler").lower())
+    if known is None or not _fits(trained, known):
+        fits = ", ".join(each for each in KNOWN if _fits(trained, each))
+        raise ValueError(f"{name}: not a scheduler that fits this model; take one of {fits}")
+    return _made(trained, known)
+
+
 def _problem(trained: Any, scheduler: Any) -> str | None:
     try:
         wanted, given = objective_name(trained), objective_name(scheduler)
@@ -69,7 +80,14 @@ def _problem(trained: Any, scheduler: Any) -> str | None:
 
 def _fits(trained: Any, name: str) -> bool:
     try:
-        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(trained.config)
+        scheduler = _made(trained, name)
     except (ImportError, ValueError, NotImplementedError):  # LMS asks for SciPy; PNDM knows no x0
         return False
     return _problem(trained, scheduler) is None
+
+
+def _made(trained: Any, name: str) -> Any:
+    """Without what only the trained one's class knows, which diffusers would warn of."""
+    kind = getattr(diffusers, f"{name}Scheduler")
+    known = inspect.signature(kind.__init__).parameters
+    return kind.from_config({key: value for key, value in trained.config.items() if key in known})

@@ -55,7 +55,7 @@ def animate(options: Animate) -> None:
     pipe = load_pipeline(job.model)
     model = identity(pipe, job.model)
     if job.expected is not None:
-        require_same(model, job.expected)
+        require_same(model, job.expected, job.model)
     note_drawn_people(pipe, job.reference)
     record = _record(job, pipe, model)
     size = pipe.config.default_size

@@ -113,7 +113,7 @@ def animate_clip(
     pipe = (load or load_pipeline)(options.model)
     model = identity(pipe, options.model)
     if expected is not None and expected["model"] is not None:
-        require_same(model, expected["model"])
+        require_same(model, expected["model"], options.model)
     note_drawn_people(pipe, names[0])
     subject = read_subject(pipe, images, poses, garments)
     record = record_of(options, pipe, model, drive)

@@ -46,6 +46,8 @@ class ModelOptions:
     """Denoising steps. Default: the model's own."""
     guidance: Annotated[float | None, DisallowNone, arg(metavar="SCALE", help_behavior_hint="")] = None
     """Strength of the reference; 1 is unguided and takes half the time. Default: the model's own."""
+    scheduler: Annotated[str | None, DisallowNone, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Sampler, by diffusers' name: DDIM, UniPCMultistep, ... Default: the model's own."""
     seed: Number = None
     """Of the initial noise. Default: 0."""
     size: Number = None

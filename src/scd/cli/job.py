@@ -116,7 +116,7 @@ def merged_model(given: ModelOptions, old: Mapping[str, Any], like: Path | None)
     the recorded model. Raises UserError for one that is gone or has changed."""
     if not old:
         return given
-    recorded = {**old, "model": old["model"]["path"], "lora": given.lora}
+    recorded = {"scheduler": None, **old, "model": old["model"]["path"], "lora": given.lora}
     if not given.other:
         loras = old.get("lora", ())  # older records name none
         recorded["lora"] = tuple(f"{unchanged(one, like)}:{one['weight']}" for one in loras)

@@ -18,6 +18,7 @@ from scd.cli.options import ModelOptions
 from scd.cli.terminal import no_bars_of_loading, progress
 from scd.model import load
 from scd.reference import hash_settings, hash_weights
+from scd.schedulers import scheduler_named
 from scd.types import UserError
 
 # Of the pipeline's own settings, those that decide what is painted and are none of the command line's options
@@ -28,7 +29,7 @@ _DECIDE = (
 
 
 def load_pipeline(options: ModelOptions, trained: bool = True) -> Any:
-    """Load, and make `--steps`, `--guidance` and `--size` the SCDPipeline's defaults. Raises UserError, also
+    """Load, and make what `set_defaults` names the SCDPipeline's defaults. Raises UserError, also
     for a starting point that was never trained, unless that is what is wanted."""
     _require_numbers(options)
     loras = [lora_file(named) for named in options.lora]
@@ -81,9 +82,14 @@ def add_lora(pipe: Any, path: Path, weight: float) -> None:
 
 
 def set_defaults(pipe: Any, options: ModelOptions) -> None:
-    """Make `--steps`, `--guidance` and `--size`, where given, the defaults of a loaded pipeline. Raises
-    UserError."""
+    """Make `--scheduler`, `--steps`, `--guidance` and `--size`, where given, the defaults of a loaded
+    pipeline. Raises UserError."""
     _require_numbers(options)
+    if options.scheduler is not None:
+        try:
+            pipe.scheduler = scheduler_named(pipe.scheduler, options.scheduler)
+        except ValueError as error:
+            raise UserError(f"--scheduler {error}") from error
     given = {
         "default_steps": options.steps,
         "default_guidance": options.guidance,
@@ -135,13 +141,17 @@ def settings_of(pipe: Any, options: ModelOptions, model: dict[str, Any]) -> dict
         "lora": [
             {**identity_of(path), "weight": weight} for path, weight in map(lora_file, options.lora)
         ],
-        "seed": options.seed or 0, "size": pipe.config.default_size, "torch": torch.__version__,
+        "scheduler": options.scheduler, "seed": options.seed or 0, "size": pipe.config.default_size,
+        "torch": torch.__version__,
     }  # fmt: skip
 
 
-def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """UserError when the model is not the recorded one; in another precision nothing can be compared."""
+def require_same(found: dict[str, Any], expected: dict[str, Any], asked: ModelOptions) -> None:
+    """UserError when the model is not the recorded one; in another precision nothing can be compared, and a
+    sampler that is asked for is none of the model's."""
     path = expected["path"]
+    if asked.scheduler is not None:
+        expected = {name: value for name, value in expected.items() if name not in ("scheduler", "schedule")}
     told = {name: found.get(name) for name in expected} | {"path": path}  # older records tell less
     if found["stamp"]["dtype"] == expected["stamp"]["dtype"] and told != expected:
         raise UserError(

@@ -55,7 +55,7 @@ def tryon(options: Tryon) -> None:
     pipe = load_pipeline(job.model)
     model = identity(pipe, job.model)
     if job.old and not options.model.other:
-        require_same(model, job.old["model"])
+        require_same(model, job.old["model"], job.model)
     note_drawn_people(pipe, job.picture)
     stage = set_stage(original, region, pose, pipe.config.default_size)
     record = {
