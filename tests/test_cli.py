@@ -624,6 +624,7 @@ def test_train_stops_whole_and_goes_on(scd, small_training, tmp_path, monkeypatc
     run = tmp_path / "run"
     command = ("train", "world-tiny", "--run", run, "--steps", 4, "--save-every", 1, "--device", "cpu")
     save_file, files = checkpoint.save_file, []
+    handler = signal.getsignal(signal.SIGINT)  # a shell's background jobs ignore it
 
     def interrupted(*arguments):
         save_file(*arguments)
@@ -635,7 +636,7 @@ def test_train_stops_whole_and_goes_on(scd, small_training, tmp_path, monkeypatc
     assert scd(*command) == (130, "", "scd: interrupted; the same command continues after step 2\n")
     assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-00000001", "checkpoint-00000002"]
     assert not list(run.rglob("*.tmp"))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     monkeypatch.setattr("scd.model.build", raising(AssertionError("the codec is the run's own")))

@@ -34,11 +34,10 @@ def check_scheduler(trained: Any, scheduler: Any) -> None:
     problem = _problem(trained, scheduler)
     if problem is None:
         return
-    fits = [name for name in KNOWN if _fits(trained, name)]
     name = type(scheduler).__name__
     raise ValueError(
         f"{name} does not fit this model: {problem}. "
-        f"Take one of {', '.join(fits)} and make it with NAMEScheduler.from_config(pipe.scheduler.config)"
+        f"Take one of {_fitting(trained)} and make it with NAMEScheduler.from_config(pipe.scheduler.config)"
     )
 
 
@@ -47,8 +46,7 @@ def scheduler_named(trained: Any, name: str) -> Any:
     that says which there are."""
     known = {each.lower(): each for each in KNOWN}.get(name.removesuffix("Scheduler").lower())
     if known is None or not _fits(trained, known):
-        fits = ", ".join(each for each in KNOWN if _fits(trained, each))
-        raise ValueError(f"{name}: not a scheduler that fits this model; take one of {fits}")
+        raise ValueError(f"{name}: not a scheduler that fits this model; take one of {_fitting(trained)}")
     return _made(trained, known)
 
 
@@ -76,6 +74,10 @@ def _problem(trained: Any, scheduler: Any) -> str | None:
     except NotImplementedError as error:
         return str(error)
     return None
+
+
+def _fitting(trained: Any) -> str:
+    return ", ".join(name for name in KNOWN if _fits(trained, name))
 
 
 def _fits(trained: Any, name: str) -> bool:
