@@ -24,6 +24,7 @@ from scd import checkpoint, world
 from scd.config import load_config
 from scd.model import embedded_folder
 from scd.pipeline import SCDPipeline
+from scd.schedulers import scheduler_named
 
 HEAD = """# The embedded model
 
@@ -45,6 +46,8 @@ class Options:
     """The model's default from now on; chosen on held-out pictures."""
     steps: int | None = None
     """Likewise."""
+    scheduler: str | None = None
+    """Its own sampler from now on, by name (`--scheduler` of the command line)."""
 
 
 def main(options: Options) -> None:
@@ -54,6 +57,8 @@ def main(options: Options) -> None:
     for name, value in (("default_guidance", options.guidance), ("default_steps", options.steps)):
         if value is not None:
             pipe.register_to_config(**{name: value})
+    if options.scheduler is not None:
+        pipe.scheduler = scheduler_named(pipe.scheduler, options.scheduler)
     folder = embedded_folder()
     card = folder / "README.md"
     lines = card.read_text().splitlines() if card.exists() else []
