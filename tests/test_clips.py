@@ -276,6 +276,31 @@ def test_a_loop_that_was_cut_off_goes_on_to_the_same_frames(pipe, reference, tmp
     assert steps[0] == 0
 
 
+def test_a_guidance_that_a_callback_changed_goes_on(pipe, reference, tmp_path):
+    class CutOff(Exception):
+        pass
+
+    def weaken(cut):
+        def after_step(pipe, index, _, __):
+            if index == 1:
+                pipe._guidance_scale = 1.5
+            if index == cut:
+                raise CutOff
+            return {}
+
+        return after_step
+
+    clip, kwargs = make_clip(2), {"num_inference_steps": 7, "guidance_scale": 3.0}
+    whole = paint(pipe, reference, clip, callback_on_step_end=weaken(None), **kwargs).frames
+    assert not np.array_equal(whole, paint(pipe, reference, clip, **kwargs).frames)
+    with pytest.raises(CutOff):
+        paint(pipe, reference, clip, callback_on_step_end=weaken(5), work_folder=tmp_path, **kwargs)
+    again = paint(
+        pipe, reference, clip, callback_on_step_end=weaken(None), work_folder=tmp_path, **kwargs
+    ).frames
+    assert np.array_equal(again, whole)
+
+
 def test_a_damaged_savepoint_costs_time_only(pipe, reference, tmp_path):
     clip = make_clip(2)
     whole = paint(pipe, reference, clip).frames

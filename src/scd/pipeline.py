@@ -301,7 +301,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             settings = loop_settings(self, denoiser, timesteps, generators, latents, canvas)
             savepoint = Savepoint(work_folder, settings)
         if saved := savepoint and savepoint.load(self.scheduler, generators):
-            state, first = saved[0].to(device, dtype), saved[1]
+            state, first, self._guidance_scale = saved[0].to(device, dtype), *saved[1:]
         else:
             state = initial_latents(self, latents, (num, frames), is_clip, size, generators, (device, dtype))
             state = state * self.scheduler.init_noise_sigma
@@ -321,7 +321,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                     if "latents" in changed:
                         state = inside(changed["latents"], is_clip)
                 if savepoint and ((index + 1) % savepoint.every == 0 or index + 1 == len(timesteps)):
-                    savepoint.save(index + 1, state, self.scheduler, generators)
+                    savepoint.save(index + 1, self._guidance_scale, state, self.scheduler, generators)
                 progress.update()
         state = outside(state if canvas is None else canvas.compose(state), is_clip)
         result = state if output_type == "latent" else self.decode_output(state, is_clip, output_type, canvas)

@@ -26,8 +26,8 @@ FILE = "loop.safetensors"
 
 
 class Savepoint:
-    """The state of one loop (latents, step, generators, the scheduler's memory) in a folder. `settings` say
-    which loop it is: another one's file is not used."""
+    """The state of one loop (latents, step, guidance, generators, the scheduler's memory) in a folder.
+    `settings` say which loop it is: another one's file is not used."""
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], every: int = 4):
         self.path, self.every = Path(folder) / FILE, every
@@ -35,13 +35,17 @@ class Savepoint:
             json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16
         ).hexdigest()
 
-    def load(self, scheduler: Any, generators: Sequence[torch.Generator | None]) -> tuple[Tensor, int] | None:
-        """Latents and the number of steps done, with scheduler and generators put back in place; None when
-        there is nothing (or something else, or something damaged) to go on from."""
+    def load(
+        self, scheduler: Any, generators: Sequence[torch.Generator | None]
+    ) -> tuple[Tensor, int, float] | None:
+        """Latents, the number of steps done and the guidance, which a callback may have changed, with
+        scheduler and generators put back in place; None when there is nothing (or something else, or
+        something damaged) to go on from."""
         try:
             with safe_open(self.path, "pt") as file:
                 meta = json.loads((file.metadata() or {})["state"])
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            done = tensors["latents"], int(meta["step"]), float(meta["guidance"])
         except Exception:  # missing or damaged: the loop begins anew, which costs time only
             return None
         if meta["settings"] != self.settings:
@@ -52,7 +56,7 @@ class Savepoint:
         for name, value in meta["scheduler"].items():
             setattr(scheduler, name, _restored(name, value, tensors))
         log.info("going on after step %d, from %s", meta["step"], self.path.parent)
-        return tensors["latents"], meta["step"]
+        return done
 
     @staticmethod
     def clear(folder: Path) -> None:
@@ -62,15 +66,17 @@ class Savepoint:
             folder.rmdir()
 
     def save(
-        self, step: int, latents: Tensor, scheduler: Any, generators: Sequence[torch.Generator | None]
-    ) -> None:
+        self, step: int, guidance: float, latents: Tensor, scheduler: Any,
+        generators: Sequence[torch.Generator | None],
+    ) -> None:  # fmt: skip
         """Write the state after `step` steps, whole or not at all. Raises UserError when the disk is full."""
         tensors = {"latents": latents}
         for number, generator in enumerate(generators):
             if generator is not None:
                 tensors[f"generator.{number}"] = generator.get_state()
         memory = {n: _plain(n, v, tensors) for n, v in vars(scheduler).items() if _is_memory(v)}
-        state = json.dumps({"settings": self.settings, "step": step, "scheduler": memory})
+        done = {"settings": self.settings, "step": step, "guidance": guidance}
+        state = json.dumps({**done, "scheduler": memory})
         temporary = self.path.with_suffix(".tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

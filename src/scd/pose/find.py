@@ -10,6 +10,7 @@ from scd.media import ClipReader, content_hash
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
+from scd.pose.remember import RememberingDetector
 from scd.pose.track import VERSION, Seen, from_frames, largest, to_frames, track_person
 
 Person = int | Literal["largest"]
@@ -23,8 +24,8 @@ def find_poses(
     cache: Path | None = None,
     content: str = "",
 ) -> list[Seen]:
-    """The chosen person in every frame of a clip; found once and kept on the disk by content. Raises
-    UserError.
+    """The chosen person in every frame of a clip; found once and kept on the disk by content. A search that
+    was stopped goes on where it was. Raises UserError.
 
     `cache` names another folder than the user's, `content` is the clip's content hash where it is known.
     """
@@ -34,10 +35,13 @@ def find_poses(
     def find() -> PoseFile:
         nonlocal looked
         looked = True  # and so it has been said whom "largest" took
-        tracked = track_person(clip, detect.get_detector(detector), person, str(clip.path), progress)
-        return PoseFile(to_frames(tracked), clip.size, clip.fps)
+        with RememberingDetector(detect.get_detector(detector), kept.with_suffix(".part")) as remembering:
+            tracked = track_person(clip, remembering, person, str(clip.path), progress)
+            return PoseFile(to_frames(tracked), clip.size, clip.fps)
 
-    seen = from_frames(cached_poses(find, *_key(clip, detector, person, content), cache).frames)
+    key = _key(clip, detector, person, content)
+    kept = cache_path(*key, cache)
+    seen = from_frames(cached_poses(find, *key, cache).frames)
     first = next((number for number, one in enumerate(seen) if one.people), None)
     if not looked and person == "largest" and first is not None:
         largest(seen[first].people, first, str(clip.path))  # says it again

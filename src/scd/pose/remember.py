@@ -1,0 +1,91 @@
+"""A search for poses that was stopped goes on where it was: what the detector answered is kept on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from scd.media import replacing
+from scd.pose.detect import Detector
+from scd.types import NUM_JOINTS, Pose, UserError
+
+log = logging.getLogger("scd")
+
+EVERY = 300  # answers from one writing to the next: half a minute of MediaPipe on two cores
+
+
+class RememberingDetector:
+    """A detector that answers from the file of a search that was stopped, as long as it is shown the same
+    pictures in the same order, and then asks `detector`.
+
+    As a context it removes the file when the search ends (an error that asking again would not change
+    included), and writes it when it is stopped. A file that cannot be read or written costs time only.
+    """
+
+    def __init__(self, detector: Detector, path: Path, every: int = EVERY):
+        self.detector, self.path, self.every = detector, path, every
+        self._answers = _read(path)
+        self._asked = 0
+        if self._answers:
+            log.info("poses: going on after %d pictures that a stopped search had done", len(self._answers))
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
+        shown, number = _digest(image), self._asked
+        self._asked += 1
+        if number < len(self._answers):
+            known, poses = self._answers[number]
+            if known == shown:
+                return list(poses)
+            del self._answers[number:]  # another picture: what followed was the answer to something else
+        poses = tuple(self.detector.detect(image))
+        self._answers.append((shown, poses))
+        if self._asked % self.every == 0:
+            self._write()
+        return list(poses)
+
+    def __enter__(self) -> RememberingDetector:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, UserError):
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        else:
+            self._write()
+
+    def _write(self) -> None:
+        poses = [pose for _, found in self._answers for pose in found]
+        arrays = {
+            "shown": np.array([shown for shown, _ in self._answers], np.uint64),
+            "people": np.array([len(found) for _, found in self._answers], np.int64),
+            "joints": np.array([pose.joints for pose in poses], np.float32).reshape(-1, NUM_JOINTS, 2),
+            "scores": np.array([pose.scores for pose in poses], np.float32).reshape(-1, NUM_JOINTS),
+            "sizes": np.array([pose.size for pose in poses], np.int64).reshape(-1, 2),
+        }
+        try:
+            with replacing(self.path, force=True) as temporary:
+                save_file(arrays, temporary)
+        except UserError as error:
+            log.info("what was found so far cannot be kept: %s", error)
+
+
+def _digest(image: NDArray[np.uint8]) -> int:
+    content = hashlib.blake2b(str(image.shape).encode() + image.tobytes(), digest_size=8)
+    return int.from_bytes(content.digest(), "little")
+
+
+def _read(path: Path) -> list[tuple[int, tuple[Pose, ...]]]:
+    try:
+        held = load_file(path)
+        rows = zip(held["joints"], held["scores"], held["sizes"].tolist(), strict=True)
+        poses = iter([Pose(joints, scores, (height, width)) for joints, scores, (height, width) in rows])
+        counts = zip(held["shown"].tolist(), held["people"].tolist(), strict=True)
+        return [(shown, tuple(next(poses) for _ in range(people))) for shown, people in counts]
+    except Exception:  # missing or damaged: everything is asked again
+        return []
