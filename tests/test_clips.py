@@ -283,7 +283,7 @@ def test_a_guidance_that_a_callback_changed_goes_on(pipe, reference, tmp_path):
     def weaken(cut):
         def after_step(pipe, index, _, __):
             if index == 1:
-                pipe._guidance_scale = 1.5
+                pipe._guidance_scale = torch.tensor(1.5)
             if index == cut:
                 raise CutOff
             return {}

@@ -148,11 +148,11 @@ def _detectors() -> Iterator[Finding]:
 
 def _kept_poses() -> Iterator[Finding]:
     """Poses that were found once, of clips that drove and of datasets in folders that cannot be written to.
-    Nothing deletes them."""
+    Nothing deletes them, except what stopped searches left (.part) when they have been ended."""
     from scd.pose.cache import cache_folder
 
     folder = cache_folder()
-    places = ("poses/*.npz", "data/*/scd/poses/*.npz")
+    places = [f"{place}/*.{end}" for place in ("poses", "data/*/scd/poses") for end in ("npz", "part")]
     sizes = [file.stat().st_size for place in places for file in folder.glob(place)]
     if sizes:
         yield Finding(

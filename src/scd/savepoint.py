@@ -75,7 +75,7 @@ class Savepoint:
             if generator is not None:
                 tensors[f"generator.{number}"] = generator.get_state()
         memory = {n: _plain(n, v, tensors) for n, v in vars(scheduler).items() if _is_memory(v)}
-        done = {"settings": self.settings, "step": step, "guidance": guidance}
+        done = {"settings": self.settings, "step": step, "guidance": float(guidance)}
         state = json.dumps({**done, "scheduler": memory})
         temporary = self.path.with_suffix(".tmp")
         try:

@@ -28,7 +28,7 @@ def each(work: Callable[..., Any], items: Iterable[tuple], workers: int = 1) -> 
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(items)), context, _begin)
     try:
-        futures = {pool.submit(work, *item): number for number, item in enumerate(items)}
+        futures = {pool.submit(_work, work, item): number for number, item in enumerate(items)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
@@ -38,6 +38,13 @@ def each(work: Callable[..., Any], items: Iterable[tuple], workers: int = 1) -> 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _work(work: Callable[..., Any], item: tuple) -> Any:
+    try:
+        return work(*item)
+    except KeyboardInterrupt:  # else the process would hand this back and take the next item
+        os._exit(130)
 
 
 def _begin() -> None:

@@ -34,7 +34,7 @@ def cached_poses(
     `content` is the hash of what is searched (the caller's, over all that changes the frames: bytes, start,
     end, rate); `detector` a detector's name, whose installed version counts too; `options` all else that
     changes the result (person, version of the tracking). A damaged file is ignored and written again; a
-    folder that cannot be written to is only a warning. Errors of `find` pass, and nothing is kept.
+    folder that cannot be written to is only a warning. Errors of `find` pass, and no result is kept.
     """
     path = cache_path(content, detector, options, folder)
     if path.is_file():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from scd.media import ClipReader, content_hash
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
+from scd.pose.detect import NobodyFound
 from scd.pose.files import PoseFile
 from scd.pose.remember import RememberingDetector
 from scd.pose.track import VERSION, Seen, from_frames, largest, to_frames, track_person
@@ -35,17 +37,29 @@ def find_poses(
     def find() -> PoseFile:
         nonlocal looked
         looked = True  # and so it has been said whom "largest" took
-        with RememberingDetector(detect.get_detector(detector), kept.with_suffix(".part")) as remembering:
+        with RememberingDetector(detect.get_detector(detector), part, str(clip.path)) as remembering:
             tracked = track_person(clip, remembering, person, str(clip.path), progress)
             return PoseFile(to_frames(tracked), clip.size, clip.fps)
 
     key = _key(clip, detector, person, content)
     kept = cache_path(*key, cache)
-    seen = from_frames(cached_poses(find, *key, cache).frames)
+    part = kept.with_suffix(".part")
+    try:
+        seen = from_frames(cached_poses(find, *key, cache).frames)
+    except NobodyFound:  # nor would the next search find anybody
+        _remove(part)
+        raise
+    if kept.is_file():
+        _remove(part)
     first = next((number for number, one in enumerate(seen) if one.people), None)
     if not looked and person == "largest" and first is not None:
         largest(seen[first].people, first, str(clip.path))  # says it again
     return seen
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def pose_path(

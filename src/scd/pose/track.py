@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.detect import Detector
+from scd.pose.detect import Detector, NobodyFound
 from scd.pose.likeness import clothes, is_cut, likeness, thumbnail
 from scd.pose.skeleton import bounding_box, empty_pose, inverse_box, pose_scale, to_crop
 from scd.types import BODY, Pose, UserError
@@ -93,7 +93,7 @@ def _tracked(
     if not number:
         raise UserError(f"{tracker.name} has no frames: give a clip with at least one")
     if tracker.pose is None:
-        raise UserError(
+        raise NobodyFound(
             f"no person found in any of the {number} frame(s) of {tracker.name}: use a clip that shows one "
             "from head to hips or more, or give a pose file"
         )
