@@ -30,9 +30,12 @@ def test_one_interruption_ends_all_processes(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     begun = tmp_path / "begun"
     begun.mkdir()
-    job = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", begun], start_new_session=True, stderr=subprocess.DEVNULL
-    )
+
+    def heed():  # a shell's background jobs ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, tmp_path / "script.py", begun]
+    job = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, preexec_fn=heed)
     try:
         until = time.monotonic() + 60
         while len(list(begun.iterdir())) < 2 and time.monotonic() < until:
