@@ -94,7 +94,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         shared_noise: bool = False,  # the frames of a clip are painted from one noise, at every step
         world_version: int | None = None,  # of the procedural world it learnt, None for photographs
         reference_pose: bool = True,  # METHOD 3: a reference has its own pose's features, if it is given
-        pose_drawing: Literal["openpose", "dwpose"] = "openpose",  # how poses are drawn (scd.pose.draw)
+        pose_drawing: str = "openpose",  # how poses are drawn, or "dwpose" (scd.pose.draw)
     ):  # fmt: skip
         super().__init__()
         unet, motion_adapter = motion.fitted(unet, motion_adapter)

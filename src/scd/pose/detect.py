@@ -198,7 +198,8 @@ def _load_holistic() -> Any:
             from mediapipe.python.solutions.holistic import Holistic
         except ImportError as error:
             raise UserError(
-                f"the pose detector needs MediaPipe 0.10.21 ({error}): run `pip install 'scd[pose]'` "
+                f"the pose detector needs MediaPipe 0.10.21 ({error}): run "
+                "`pip install 'scd[pose-runtime]' && pip install --no-deps mediapipe==0.10.21` "
                 "with Python 3.10 to 3.12, or give a pose file instead"
             ) from None
         # Model 1 is the only one inside the wheel; the others would be downloaded.
