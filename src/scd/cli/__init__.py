@@ -99,23 +99,14 @@ def _parse(arguments: list[str]) -> Any:
 def _options(verb: str, rest: list[str]) -> Any:
     """The type that tyro fills for this verb."""
     from scd.cli import evaluations, options
+    from scd.config import PRESETS, TRYON_KINDS, for_memory
 
     if verb == "evaluate":
-        pairs = bool(rest) and rest[0] in evaluations.PAIRS
-        return evaluations.EvaluatePairs if pairs else evaluations.Evaluate
-    if verb == "convert":
-        from scd.cli.convert import Convert
-
-        return Convert
-    if verb == "export":
-        from scd.cli.export import Export
-
-        return Export
+        is_tryon = bool(rest) and rest[0] in TRYON_KINDS
+        return evaluations.EvaluatePairs if is_tryon else evaluations.Evaluate
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro
-
-    from scd.config import PRESETS, for_memory
 
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
         raise UserError(
