@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.data.augment import as_detected
-from scd.evaluate import FIRST_HELD_OUT_SEED
+from scd.data.world import FIRST_HELD_OUT_SEED
 from scd.inputs import same_for_frames
 from scd.media import contact_sheet, write_image
 from scd.metrics.image import psnr
@@ -25,6 +25,7 @@ from scd.windows import windows
 from scd.world.motion import CLIPS
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 5_000  # people that `scd evaluate world` does not use
+SHEET_FRAMES = 8  # of each clip
 FPS = 15.0  # as many clips of drawn people as one can afford have
 
 
@@ -156,11 +157,11 @@ def sample_clips(pipe: Any, path: Path, size: int, num: int, num_frames: int) ->
     }
 
 
-def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDArray:
+def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]]) -> NDArray:
     """Three rows a clip: poses, result, truth; the reference stands in front."""
     rows = []
     for case, frames in zip(cases, painted, strict=True):
-        chosen = np.linspace(0, len(frames) - 1, columns).astype(int)
+        chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
         drawn = [draw_pose(case.poses[int(t)], case.poses.size) for t in chosen]
         rows += [[case.reference, *drawn], [case.reference, *frames[chosen]],
                  [case.reference, *case.frames[chosen]]]  # fmt: skip

@@ -76,13 +76,12 @@ def held_out_scenes(num: int, size: int) -> Iterator[HeldOut]:
         seed += 1
 
 
-def trial_of(view: View, garments: Sequence[Garment], kinds: Sequence[str] | None = None) -> Trial:
-    """The person of a view puts on garments of other kinds each; the region is that of `kinds`, by default
-    theirs."""
+def trial_of(view: View, garments: Sequence[Garment]) -> Trial:
+    """The person of a view puts on garments of other kinds each; the region is theirs."""
     dressed = view
     for garment in garments:
         dressed = dressed.dressed(garment)
-    region = world_region(view, kinds or [garment.kind for garment in garments])
+    region = world_region(view, [garment.kind for garment in garments])
     shown = np.any([dressed.region(garment.kind) for garment in garments], 0)
     flat = tuple(flat_garment(garment, view.size) for garment in garments)
     return Trial(view.image, as_detected(view.pose), region, flat, dressed.image, shown & region)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -270,11 +269,3 @@ def build_scheduler(network: NetworkConfig) -> DDIMScheduler | LCMScheduler:
     if network.sampler == "lcm":
         return LCMScheduler(**schedule, original_inference_steps=100)  # the most steps it can take
     return DDIMScheduler(**schedule)
-
-
-def world_version_of(folder: Path) -> int | None:
-    """What a saved model says it learnt from, without loading it."""
-    try:
-        return json.loads((folder / "model_index.json").read_text()).get("world_version")
-    except (OSError, ValueError):
-        return None
