@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.backbones.motion import has_motion
-from scd.media.placement import border_colour
+from scd.encoders import require_finite
 from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
 from scd.pose.preview import scaled, side_by_side
@@ -23,7 +23,7 @@ from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
 from scd.tryon import read_garments
-from scd.types import Pose, PoseClip, UserError
+from scd.types import Pose, PoseClip
 
 log = logging.getLogger("scd")
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -155,7 +155,7 @@ def paint_frames(
             reference, poses, generator=torch.Generator().manual_seed(seed), output_type="latent",
             work_folder=work_folder, callback_on_step_end=stepped,
         ).frames[0]  # fmt: skip
-        _require_numbers(pipe, latents)
+        require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents)
         return
     log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
@@ -165,13 +165,8 @@ def paint_frames(
             reference, part, generator=[torch.Generator().manual_seed(seed) for _ in part],
             output_type="latent", callback_on_step_end=stepped,
         ).images  # fmt: skip
-        _require_numbers(pipe, latents)
+        require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents.transpose(0, 1))
-
-
-def _require_numbers(pipe: Any, latents: torch.Tensor) -> None:
-    if not torch.isfinite(latents).all():
-        raise UserError(f"the clip is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
 
 
 def num_steps(pipe: Any, num_frames: int) -> int:

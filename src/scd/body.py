@@ -28,6 +28,7 @@ from scd import process, world
 from scd.backbones.unet import joint, spatial_layers
 from scd.data.augment import as_detected, perturb
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.encoders import signed
 from scd.pose.draw import draw_pose
 from scd.pose_encoder import place_features
 from scd.types import BODY, Pose
@@ -241,7 +242,7 @@ def _hidden_states(pipe: Any, num_scenes: int) -> tuple[dict[str, Tensor], _Trut
         scenes = [world.Scene.from_seed(seed) for seed in range(first, first + per_pass)]
         both = [[scene.view(k, size=size) for scene in scenes] for k in (0, 1)]
         pixels = [torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2) for views in both]
-        z_r, z_0 = (pipe.encode_pictures(x / 127.5 - 1) for x in pixels)
+        z_r, z_0 = (pipe.encode_pictures(signed(x)) for x in pixels)
         timesteps = torch.randint(100, 1000, (per_pass,), generator=generator)
         alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
         z_t = process.noise(z_0, torch.randn(z_0.shape, generator=generator), alpha, sigma)

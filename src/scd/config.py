@@ -142,7 +142,7 @@ class TrainConfig:
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     # Of pictures: what the loss of attention's matches counts (scd.matching)
     matching_weight: float = 0.0
-    # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
+    # Of clips: how often the loss counts what the error changes by from frame to frame (process.errors)
     change_weight: float = 0.0
     seed: int = 0  # of samples and noise
     # Besides log.jsonl: none, tensorboard, or another that accelerate knows and is installed (wandb, ...)

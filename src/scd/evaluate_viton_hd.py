@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scd.data.fitting import Fitting, read_fitting
 from scd.data.tryon import TryOnLayout, TryOnPair
+from scd.encoders import require_finite, to_bytes
 from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour
@@ -175,10 +176,9 @@ def paint_pairs(
         ).images  # fmt: skip
         with torch.no_grad():
             pictures = output if paste_back else pipe.decode_output(output, False, "np")
-        if not np.isfinite(pictures).all():
-            raise UserError("the model painted what is no number: use --dtype float32 or bfloat16")
+        require_finite(pictures, "what the model painted", pipe.unet.dtype)
         for (_, subject), picture in zip(read, pictures, strict=True):
-            yield subject, np.rint(picture * 255).astype(np.uint8)
+            yield subject, to_bytes(picture)
 
 
 def read_predictions(paths: Mapping[TryOnPair, Path], size: tuple[int, int]) -> Painted:

@@ -23,6 +23,7 @@ from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, differing, load_config, to_json
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.encoders import signed
 from scd.loading import index_of
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
@@ -198,7 +199,7 @@ def fit_codec(network: NetworkConfig, size: int) -> PatchCodec:
             for i in range(network.codec_pictures)
         ]
     )
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = signed(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     return PatchCodec.fit(pixels, network.latent_channels, network.patch_size, network.whitening)
 
 

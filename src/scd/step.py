@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from scd import latents, process
+from scd.backbones.motion import is_temporal
 from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig
 from scd.matching import Seen, matching_loss
@@ -48,7 +49,7 @@ class Trainee(nn.Module):
                 seen,
             )  # fmt: skip
         shown = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
-        spatial = (p for n, p in self.unet.named_parameters() if ".motion_modules." not in n)
+        spatial = (p for n, p in self.unet.named_parameters() if not is_temporal(n))
         frozen = not any(p.requires_grad for p in spatial)
         with torch.no_grad() if frozen else contextlib.nullcontext():
             if self.reference_unet is None:
@@ -123,7 +124,7 @@ def step_loss(
         sums = torch.where(own, sums / process.x0_weight(alpha, sigma).flatten(), sums)
     if tally is not None:
         tally.count(timesteps / num_timesteps, sums.detach(), weights)
-    loss = sums.sum() / weights.sum().clamp(min=1)
+    loss = process.loss(sums, weights)
     if seen is None:
         return loss
     # Rows that are painted whole: a garment has no skin to be matched with

@@ -19,6 +19,7 @@ from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
 from scd.cli.where import detector_if_there, note_people
+from scd.encoders import require_finite, to_bytes
 from scd.inputs import split_generator
 from scd.media.placement import border_colour
 from scd.pose import detect
@@ -160,9 +161,8 @@ def _paint(
         output_type="np",
         callback_on_step_end=step,
     ).images[0]
-    if not np.isfinite(values).all():
-        raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
-    picture = np.rint(values * 255).astype(np.uint8)
+    require_finite(values, "the picture", pipe.unet.dtype)
+    picture = to_bytes(values)
     drawing = draw_pose(moved, (size, size), style=pipe.config.pose_drawing)  # what the network saw
     return _cropped(picture, placement), _cropped(drawing, placement)
 
