@@ -93,7 +93,7 @@ def read_subject(
     """Reference pictures (H, W, 3) of any size, each with its own pose, and garments that the person is to
     wear, read once."""
     size = pipe.config.default_size
-    fitted = [media.fit(image, (size, size), fill=border_colour(image)) for image in images]
+    fitted = [media.framed(image, (size, size)) for image in images]
     moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
     pictures = [picture for picture, _ in fitted]
     reference = pipe.encode_reference(pictures, moved)
@@ -114,10 +114,9 @@ def paint_drive(
 ) -> Iterator[Picture]:  # fmt: skip
     """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
     place = place_in_model(pipe, drive)
-    left, top, right, bottom = place.target
     poses = placed(drive.retargeted, place)
     for frame in paint_frames(pipe, subject.reference, poses, seed, work_folder, on_step):
-        yield np.ascontiguousarray(frame[top:bottom, left:right])
+        yield np.ascontiguousarray(place.shown(frame))
 
 
 def placed(clip: PoseClip, placement: media.Placement) -> PoseClip:

@@ -71,9 +71,7 @@ def place_region(region: Region, pose: Pose | None, side: int) -> media.Placemen
 def read_garments(pipe: Any, pictures: Sequence[Picture]) -> Any:
     """One reference of all garments: each is read alone, without a pose, and they add."""
     size = pipe.config.default_size
-    return pipe.encode_reference([
-        media.fit(picture, (size, size), fill=border_colour(picture))[0] for picture in pictures
-    ])  # fmt: skip
+    return pipe.encode_reference([media.framed(picture, (size, size))[0] for picture in pictures])
 
 
 def paint_stage(

@@ -80,7 +80,7 @@ def _parse(arguments: list[str]) -> Any:
         return None
     verb, *rest = arguments
     if verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}{_similar(verb, VERBS)}: `scd --help` lists them")
+        raise UserError(f"there is no verb {verb!r}{similar(verb, VERBS)}: `scd --help` lists them")
     import tyro
 
     options, program = _options(verb, rest), f"scd {verb}"
@@ -110,7 +110,7 @@ def _options(verb: str, rest: list[str]) -> Any:
 
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
         raise UserError(
-            f"there is no preset {rest[0]!r}{_similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
+            f"there is no preset {rest[0]!r}{similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
         )
     known = dict(PRESETS)
     memory = re.search(r"(?:^| )--memory[= ](\d+)(?: |$)", " ".join(rest))
@@ -132,7 +132,8 @@ def _help() -> str:
     )
 
 
-def _similar(word: str, known: Any) -> str:
+def similar(word: str, known: Any) -> str:
+    """What somebody who misspelt one of `known` is asked; else nothing."""
     close = difflib.get_close_matches(word, known, 1)
     return f", did you mean {close[0]!r}?" if close else ""
 

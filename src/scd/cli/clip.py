@@ -172,12 +172,10 @@ def _keeping(frames: Iterable[Picture], num: int, kept: dict[int, Picture]) -> I
 def _sheet(pipe: Any, subject: Subject, drive: Drive, kept: dict[int, Picture]) -> Picture:
     """Poses above results; the reference before both rows."""
     place, own = place_in_model(pipe, drive), subject.places[drive.reference]
-    left, top, right, bottom = own.target
-    reference = subject.pictures[drive.reference][top:bottom, left:right]
-    left, top, right, bottom = place.target
+    reference = own.shown(subject.pictures[drive.reference])
     poses = placed(drive.retargeted, place)
     style = pipe.config.pose_drawing  # what the network saw
-    drawn = [draw_pose(poses[n], place.size, style=style)[top:bottom, left:right] for n in kept]
+    drawn = [place.shown(draw_pose(poses[n], place.size, style=style)) for n in kept]
     rows = [[enlarged(cell) for cell in (reference, *row)] for row in (drawn, kept.values())]
     return media.contact_sheet(rows, ["reference", *(f"frame {n}" for n in kept)])
 

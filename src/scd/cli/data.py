@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scd import media
+from scd.cli import similar
 from scd.cli.data_options import Data
 from scd.cli.job import require_free
 from scd.cli.terminal import QUIET_SECONDS, SHOWN, json_line, no_bars_of_loading, progress, table
@@ -64,9 +64,7 @@ def _where(words: tuple[str, ...]) -> tuple[str | None, Path]:
     if len(words) == 1:
         return None, Path(words[0])
     if words[0] not in KINDS:
-        close = difflib.get_close_matches(words[0], KINDS, 1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"there is no layout {words[0]!r}{hint}: use {', '.join(KINDS)}")
+        raise UserError(f"there is no layout {words[0]!r}{similar(words[0], KINDS)}: use {', '.join(KINDS)}")
     return words[0], Path(words[1])
 
 
