@@ -28,7 +28,7 @@ class NetworkConfig:
     patch_size: int = 4  # of the codec: pixels of a latent pixel
     latent_channels: int = 16  # of the codec
     whitening: float = 0.5  # of the codec's components (PatchCodec.fit)
-    codec_pictures: int = 600  # that it is fitted to: 154,000 patches at 128 px for 192 dimensions
+    codec_pictures: int = 600  # that it is fitted to: 614,400 patches at 128 px for 48 dimensions
     pose_channels: tuple[int, ...] = (32, 64)  # of the pose encoder's convolutions
     pose_dilations: tuple[int, ...] = (1, 2, 4)  # of those that follow
     # Of fitting the pose encoder to places of the body before training, which also starts matching heads
@@ -180,7 +180,7 @@ PRESETS: dict[str, TrainConfig] = {
         steps=1500, lr=5e-4, warmup=50, cooldown=500, ema_decay=0.998, sample_every=250, save_every=100,
         sample_pictures=4,
     ),
-    # Stage 1 of Animate Anyone and its reproductions (FIELD's recipe): 64 targets a step, v-prediction with
+    # Stage 1 of Animate Anyone (arXiv 2311.17117) and its reproductions: 64 targets a step, v-prediction with
     # zero-terminal SNR on Stable Diffusion's betas. 860 M parameters: 24 GB of memory with --learn attention
     "sd15-pictures": TrainConfig(
         name="sd15-pictures",

@@ -177,8 +177,9 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     ) -> Reference:
         """Read one reference picture, or several that are joined in order (each with its own pose).
 
-        Sides must be multiples of the VAE's factor (8). Without a pose (a garment) the pose features are
-        zero. The result is a value: use it for any number of calls, save it, add it to others.
+        Sides must be multiples of the VAE's factor (8; the embedded model's 4). Without a pose (a garment)
+        the pose features are zero. The result is a value: use it for any number of calls, save it, add it to
+        others.
         """
         if isinstance(image, list | tuple):
             poses = pose if isinstance(pose, list | tuple) else [pose] * len(image)
