@@ -108,7 +108,7 @@ def evaluate_world_video(
         alone = framewise(pipe, case, seed + number, shared=False)
         painted.append(result)
         judged = {
-            "jitter": result, "jitter_truth": np.stack(reconstruct(pipe, case.frames)),
+            "jitter": result, "jitter_truth": np.stack(reconstruct(pipe, list(case.frames))),
             "jitter_framewise": alone,
             "jitter_framewise_shared": framewise(pipe, case, seed + number, shared=True),
         }  # fmt: skip
