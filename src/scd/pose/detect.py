@@ -130,6 +130,14 @@ def get_detector(name: str = "mediapipe") -> Detector:
     return DETECTORS[name]()
 
 
+def require_person(person: int | str) -> None:
+    """UserError for what says nobody."""
+    if person != "largest" and not (isinstance(person, int) and person >= 1):
+        raise UserError(
+            f'--person is "largest" or a number from 1 on, counted from left to right, not {person!r}'
+        )
+
+
 def detect_one(
     image: NDArray[np.uint8],
     person: int | Literal["largest"] = "largest",
@@ -143,10 +151,7 @@ def detect_one(
     a mask that is to be painted, `under` (of the picture or of its shape), it takes who is most covered.
     UserError when nobody is found (NobodyFound), or not that many.
     """
-    if person != "largest" and not (isinstance(person, int) and person >= 1):
-        raise UserError(
-            f'--person is "largest" or a number from 1 on, counted from left to right, not {person!r}'
-        )
+    require_person(person)
     people = (detector or get_detector()).detect(image)
     if not people:
         raise NobodyFound(
