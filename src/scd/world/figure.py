@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-SIDES = np.array([-1.0, 1.0])  # right, left: the sign of x on the body
 STATURE = 1.70  # all tables below are for this stature in metres and scaled by the person's own
 
 _ARM = ("raise", "swing", "twist", "elbow", "wrist", "curl")
