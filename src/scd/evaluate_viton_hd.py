@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from scd.data.fitting import Fitting, read_fitting
-from scd.data.tryon import TryOnLayout, TryOnPair
+from scd.data.pairs import TryOnLayout, TryOnPair
 from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour

@@ -20,7 +20,7 @@ from scd.cli.job import ENDINGS, require_free, with_settings
 from scd.cli.options import World
 from scd.cli.terminal import progress
 from scd.data.layouts import num_held_out
-from scd.data.tryon import WORLD_CARD as CARD
+from scd.data.pairs import WORLD_CARD as CARD
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code

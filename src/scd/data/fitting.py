@@ -16,7 +16,7 @@ from PIL import Image
 
 from scd.data.pairs import TryOnPair
 from scd.media import Placement, file_hash, fit, place, read_image
-from scd.media.files import reading
+from scd.media.files import read_bytes, reading
 from scd.media.picture import DAMAGED, quiet_pillow, reduced
 from scd.media.placement import border_colour
 from scd.pose.files import read_poses
@@ -143,8 +143,7 @@ def read_pose(pair: TryOnPair, size: tuple[int, int]) -> Pose:
 def _dress_code_pose(path: Path, size: tuple[int, int]) -> Pose | None:
     """{"keypoints": [[x, y, score, number], ...]}: 18 joints in OpenPose's order, in pixels of 384 x 512, -1
     where absent. None for another format."""
-    with reading(path):
-        text = path.read_bytes()
+    text = read_bytes(path)
     try:
         content = json.loads(text)
         if not isinstance(content, dict) or "keypoints" not in content:

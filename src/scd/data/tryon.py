@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scd.data.manifest import is_manifest, layout_in
-from scd.data.pairs import WORLD_CARD as WORLD_CARD
-from scd.data.pairs import TryOnLayout as TryOnLayout
-from scd.data.pairs import TryOnPair as TryOnPair
-from scd.data.pairs import read_pairs
+from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
 

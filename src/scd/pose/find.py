@@ -63,11 +63,10 @@ def _remove(path: Path) -> None:
 
 
 def pose_path(
-    clip: ClipReader, detector: str = "mediapipe", person: Person = "largest",
-    cache: Path | None = None, content: str = "",
-) -> Path:  # fmt: skip
-    """Where `find_poses` keeps what it finds, whether it has looked yet or not."""
-    return cache_path(*_key(clip, detector, person, content), cache)
+    clip: ClipReader, detector: str = "mediapipe", cache: Path | None = None, content: str = ""
+) -> Path:
+    """Where `find_poses` keeps what it finds of the largest person, whether it has looked yet or not."""
+    return cache_path(*_key(clip, detector, "largest", content), cache)
 
 
 def _key(clip: ClipReader, detector: str, person: Person, content: str) -> tuple[str, str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_BODY, NUM_JOINTS, RIGHT_HAND, Pose
+from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Pose
 
 NECK = BODY_NAMES.index("neck")
 RIGHT_SHOULDER, LEFT_SHOULDER = BODY_NAMES.index("right_shoulder"), BODY_NAMES.index("left_shoulder")
@@ -136,15 +136,15 @@ def inverse_box(box: Box) -> Box:
     return -left / width, -top / height, (1 - left) / width, (1 - top) / height
 
 
-def pose_scale(pose: Pose, min_score: float = 0.3) -> float:
+def pose_scale(pose: Pose) -> float:
     """The longer side of the body's box in pixels: how large this person is. 0 when nobody is there."""
-    box = bounding_box(pose, slice(0, NUM_BODY), min_score)
+    box = bounding_box(pose, BODY)
     if box is None:
         return 0.0
     height, width = pose.size
     return max((box[2] - box[0]) * width, (box[3] - box[1]) * height)
 
 
-def num_present(pose: Pose, part: slice = BODY, min_score: float = 0.3) -> int:
-    """How many joints of `part` reach `min_score`."""
-    return int((pose.scores[part] >= min_score).sum())
+def num_present(pose: Pose, part: slice = BODY) -> int:
+    """How many joints of `part` have a score of 0.3 or more."""
+    return int((pose.scores[part] >= 0.3).sum())
