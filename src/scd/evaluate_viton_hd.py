@@ -23,6 +23,7 @@ from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour
 from scd.metrics.image import absolute_error, colour_error, psnr, ssim
+from scd.region import white
 from scd.types import UserError
 from scd.world import LABELS
 
@@ -208,7 +209,7 @@ def _read(pair: TryOnPair, size: tuple[int, int]) -> Subject | None:
             truth = fitting.placement.apply(picture, border_colour(picture))
         if pair.labels is not None:
             there = read_image(pair.labels)[..., 0] == LABELS.index(pair.category)
-            worn = fitting.placement.apply(np.where(there, np.uint8(255), np.uint8(0)), 0) > 127
+            worn = fitting.placement.apply(white(there), 0) > 127
     except UserError as error:
         log.warning("left out: %s", error)
         return None

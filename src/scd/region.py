@@ -101,6 +101,11 @@ def measure_leak(region: Region, garment: Region) -> Leak:
     return Leak(float((garment & ~region).sum() / total), float(overlap.max(initial=0.0)))
 
 
+def white(mask: Region) -> NDArray[np.uint8]:
+    """A mask as a picture (H, W): 255 where it is True, else 0."""
+    return np.where(mask, np.uint8(255), np.uint8(0))
+
+
 def paste_back(generated: NDArray, original: NDArray, region: Region, feather: int | None = None) -> NDArray:
     """The original picture (H, W, 3) with the region painted: outside exactly the original, deeper inside
     than `feather` pixels exactly what was generated, a linear ramp between.

@@ -15,7 +15,7 @@ from scd import media
 from scd.data.buckets import person_box, place_around
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
-from scd.region import Region, paste_back
+from scd.region import Region, paste_back, white
 from scd.types import Pose, UserError
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -42,7 +42,7 @@ def set_stage(original: Original, region: Region, pose: Pose | None, side: int) 
     in any size."""
     placement = place_region(region, pose, side)
     shown = original.part(placement.source).shown()
-    whole = np.where(region, np.uint8(255), np.uint8(0))
+    whole = white(region)
     return Stage(
         _alone(placement, shown.shape).apply(shown, border_colour(shown)),
         placement.apply(whole, 0) > 0,  # a pixel that holds some of it is in it

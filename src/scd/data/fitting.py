@@ -22,6 +22,7 @@ from scd.media.placement import border_colour
 from scd.pose.files import read_poses
 from scd.pose.region import garment_region
 from scd.pose.skeleton import bounding_box, empty_pose
+from scd.region import white
 from scd.types import BODY, NUM_BODY, Pose, UserError
 
 WHITE = 128  # from here on a mask says: generate; JPEG frays the edges of masks
@@ -53,7 +54,7 @@ def read_guides(pair: TryOnPair, size: tuple[int, int]) -> tuple[NDArray[np.bool
     shape = size_of(pair)
     placement = place(shape, size)
     pose = read_pose(pair, shape)
-    region = np.where(read_region(pair, pose, shape), np.uint8(255), np.uint8(0))
+    region = white(read_region(pair, pose, shape))
     inside = placement.apply(region, 0) > 0  # a pixel that holds some of it is in it
     return inside, placement.apply_to_pose(pose), placement
 

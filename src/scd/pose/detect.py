@@ -84,7 +84,7 @@ class MediaPipeDetector:
 
     def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
         size = (image.shape[0], image.shape[1])
-        canvas = _enlarged(image)
+        canvas = enlarged(image)
         covered = np.zeros(canvas.shape[:2], bool)
         found: list[Pose] = []
         while len(found) < self.max_people:
@@ -223,7 +223,7 @@ def _load_rtmlib(mode: str, device: str) -> Any:
         ) from None
 
 
-def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy whose shorter side has at least 256 pixels."""
     height, width = image.shape[:2]
     scale = DETECTOR_SIDE / min(height, width)
