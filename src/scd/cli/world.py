@@ -25,10 +25,11 @@ from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
+from scd.media.files import VIDEOS
 from scd.pose.files import write_poses
 from scd.types import UserError
 
-CLIP_ENDINGS = (".mp4", ".gif", ".mov")
+CLIP_ENDINGS = (*VIDEOS, ".gif")  # which of them can be written, media.write_clip says
 
 
 def world(options: World) -> None:
