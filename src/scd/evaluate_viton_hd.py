@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd.data.fitting import Fitting, read_fitting
 from scd.data.pairs import TryOnLayout, TryOnPair
@@ -24,16 +23,13 @@ from scd.media.files import PICTURES
 from scd.media.placement import border_colour
 from scd.metrics.image import absolute_error, colour_error, psnr, ssim
 from scd.region import white
-from scd.types import UserError
+from scd.types import Mask, Picture, UserError
 from scd.world import LABELS
 
 log = logging.getLogger("scd")
 
 SSIM = "torchmetrics, RGB, data range 1, Gaussian window 11"
 NAMED = 3  # files in an error
-
-Picture = NDArray[np.uint8]  # (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
 
 
 class Distribution(Protocol):

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.media import read_image
-from scd.types import UserError
+from scd.types import Mask, Region, UserError
 
 log = logging.getLogger("scd")
-
-Region = NDArray[np.bool_]  # (H, W), True = generate
 
 HALF = 127.5  # a soft mask generates from half on
 MOST_BORDER, MOST_PICTURE = 0.6, 0.75  # a region over more of the border or the picture is probably inverted
@@ -71,7 +69,7 @@ def latent_region(region: Region, factor: int = 8) -> Region:
     return whole.reshape(*batch, rows, factor, columns, factor).any((-3, -1))
 
 
-def white(mask: Region) -> NDArray[np.uint8]:
+def white(mask: Mask) -> NDArray[np.uint8]:
     """A mask as a picture (H, W): 255 where it is True, else 0."""
     return np.where(mask, np.uint8(255), np.uint8(0))
 

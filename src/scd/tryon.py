@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.data.buckets import person_box, place_around
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
-from scd.region import Region, paste_back, white
-from scd.types import Pose, UserError
-
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+from scd.region import paste_back, white
+from scd.types import Picture, Pose, Region, UserError
 
 # A region without a pose: a top's is 0.45 as high as its person, so the person lies in it grown by this part
 # of its longer side on all sides

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.cli.clip_job import drives_a_clip, repeated
@@ -24,11 +23,10 @@ from scd.media.placement import border_colour
 from scd.pose import detect
 from scd.pose.draw import draw_pose
 from scd.tryon import read_garments
-from scd.types import Pose, UserError
+from scd.types import Picture, Pose, UserError
 
 log = logging.getLogger("scd")
 SHEET_SIDE = 256  # pixels, at least, of a picture's longer side on a sheet
-Picture = NDArray[np.uint8]  # (H, W, 3)
 
 
 def animate(options: Animate) -> None:

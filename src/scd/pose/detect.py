@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.skeleton import bounding_box, num_present, pose_scale, with_neck
-from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Pose, UserError
+from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Person, Pose, UserError
 
 log = logging.getLogger("scd")
 
@@ -132,7 +132,7 @@ def get_detector(name: str = "mediapipe") -> Detector:
 
 def detect_one(
     image: NDArray[np.uint8],
-    person: int | Literal["largest"] = "largest",
+    person: Person = "largest",
     name_for_errors: str = "the picture",
     detector: Detector | None = None,
     under: NDArray[np.bool_] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scd.media import ClipReader, content_hash
 from scd.pose import detect
@@ -14,8 +14,7 @@ from scd.pose.detect import NobodyFound
 from scd.pose.files import PoseFile
 from scd.pose.remember import RememberingDetector
 from scd.pose.track import VERSION, Seen, from_frames, largest, to_frames, track_person
-
-Person = int | Literal["largest"]
+from scd.types import Person
 
 
 def find_poses(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.detect import native_logs_silenced
-from scd.pose.region import Category, Region, body_of, garment_region, kept_out
-from scd.types import Pose
+from scd.pose.region import Category, body_of, garment_region, kept_out
+from scd.types import Pose, Region
 
 STRAY = 0.01  # of the region's pixels: less cloth than this outside is the silhouette's own error
 REACH = 1.0  # trunk lengths from the region: further off stands somebody else
