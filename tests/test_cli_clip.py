@@ -476,6 +476,10 @@ def test_world_clips(scd, folder):
     clip = media.open_clip("walk.mp4")
     assert (clip.num_frames, clip.fps, clip.size) == (5, 15.0, (64, 64))
     assert "one frame or more" in complaint(scd("world", "none.mp4", "--frames", 0))
+    assert scd("world", "walk.m4v", "--clip", "walk", "--frames", 5, "--size", 64)[0] == 0
+    assert media.open_clip("walk.m4v").num_frames == 5
+    assert "a.webm has no ending that can be written" in complaint(scd("world", "a.webm"))
+    assert not Path("a.webm").exists()
 
 
 def test_evaluation_of_clips(scd, models, folder):

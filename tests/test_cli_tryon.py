@@ -64,7 +64,7 @@ def tiny(tmp_path_factory):
 def detector(monkeypatch, person):
     fake = FakeDetector(person.pose)
     monkeypatch.setattr("scd.pose.detect.get_detector", lambda name="mediapipe": fake)
-    monkeypatch.setattr("scd.pose.silhouette.find_silhouette", lambda image, network=None: None)
+    monkeypatch.setattr("scd.pose.silhouette.find_silhouette", lambda image: None)
     return fake
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mirrored import FACE_MIRROR, MIRROR, mirror
 
 from scd.pose import detect as detect_module
 from scd.pose.detect import (
@@ -26,15 +27,12 @@ from scd.pose.files import PoseFile, read_poses, write_poses
 from scd.pose.skeleton import (
     BODY_COLOURS,
     BODY_LIMBS,
-    FACE_MIRROR,
     FACE_PARTS,
     HAND_BONES,
     HAND_COLOURS,
-    MIRROR,
     bounding_box,
     empty_pose,
     inverse_box,
-    mirror,
     num_present,
     pose_scale,
     to_crop,

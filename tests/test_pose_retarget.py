@@ -7,11 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from mirrored import mirror
 
 from scd.pose.alignment import alignment
 from scd.pose.face import EYES_MOUTH
 from scd.pose.retarget import LIMBS, limb_scales, retarget
-from scd.pose.skeleton import FACE_PARTS, mirror, to_crop
+from scd.pose.skeleton import FACE_PARTS, to_crop
 from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Pose, PoseClip, UserError
 from scd.world import Scene, motion
 from scd.world import figure as figures

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.backbones.motion import has_motion
@@ -23,10 +22,9 @@ from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
 from scd.tryon import read_garments
-from scd.types import Pose, PoseClip
+from scd.types import Picture, Pose, PoseClip
 
 log = logging.getLogger("scd")
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 PAINTED_AT_ONCE = 8  # frames of a model without motion modules
 CLEARLY = 0.05  # by so much more must a later reference fit the driver than the first one, to take its place
 COMPARED_HEIGHT = 256  # pixels, at least, of the pictures beside each other

@@ -14,7 +14,7 @@ from torch import Tensor
 from scd.types import Pose, UserError
 
 DECODED_AT_ONCE = 8  # frames of a clip: memory, not the result, depends on it
-Picture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
+AnyPicture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
 
 # CLIP's own preprocessing (Radford et al. 2021): resize to 224, then these means and deviations
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -126,7 +126,7 @@ class Encoders:
         of_target = torch.stack([of_group[g] if g >= 0 else torch.zeros_like(of_group[0]) for g in owner])
         return tokens.expand(-1, num, -1), of_target
 
-    def _pixels(self, image: Picture) -> Tensor:
+    def _pixels(self, image: AnyPicture) -> Tensor:
         """(1, 3, H, W) in [-1, 1] on the execution device; ValueError as `as_pixels`."""
         return as_pixels(image, self.vae_scale_factor)[None].to(self._execution_device) * 2 - 1
 
@@ -153,7 +153,7 @@ def require_finite(values: np.ndarray | Tensor, what: str, dtype: torch.dtype) -
         raise UserError(f"{what} is not a number in {dtype}: use --dtype float32 or bfloat16")
 
 
-def as_pixels(image: Picture, factor: int) -> Tensor:
+def as_pixels(image: AnyPicture, factor: int) -> Tensor:
     """(3, H, W) float32 in [0, 1]. Raises ValueError for another layout or a side that is no multiple of
     `factor`."""
     if isinstance(image, Image.Image):

@@ -26,13 +26,11 @@ from scd.media import write_image
 from scd.metrics.image import colour_error, psnr, ssim, structure_error
 from scd.region import tinted
 from scd.tryon import box_around
-from scd.types import Pose
+from scd.types import Mask, Picture, Pose
 from scd.world import Garment, View, flat_garment
 
 LEAST_SHOWN = 0.01  # of the picture: a garment that shows less (trousers, cut at the hips) is no case
 
-Picture = NDArray[np.uint8]  # (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
 Measure = Callable[[Picture, Picture, Mask], float]  # of result and truth, over a mask
 
 

@@ -15,25 +15,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd.data.fitting import Fitting, read_fitting
-from scd.data.tryon import TryOnLayout, TryOnPair
+from scd.data.pairs import TryOnLayout, TryOnPair
 from scd.encoders import require_finite, to_bytes
 from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour
 from scd.metrics.image import absolute_error, colour_error, psnr, ssim
-from scd.types import UserError
+from scd.region import white
+from scd.types import Mask, Picture, UserError
 from scd.world import LABELS
 
 log = logging.getLogger("scd")
 
 SSIM = "torchmetrics, RGB, data range 1, Gaussian window 11"
 NAMED = 3  # files in an error
-
-Picture = NDArray[np.uint8]  # (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
 
 
 class Distribution(Protocol):
@@ -202,7 +199,7 @@ def _read(pair: TryOnPair, size: tuple[int, int]) -> Subject | None:
             truth = fitting.placement.apply(picture, border_colour(picture))
         if pair.labels is not None:
             there = read_image(pair.labels)[..., 0] == LABELS.index(pair.category)
-            worn = fitting.placement.apply(np.where(there, np.uint8(255), np.uint8(0)), 0) > 127
+            worn = fitting.placement.apply(white(there), 0) > 127
     except UserError as error:
         log.warning("left out: %s", error)
         return None

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scd.encoders import as_pixels
 from scd.pose.skeleton import empty_pose
-from scd.region import HALF, Region, latent_region, paste_back
-from scd.types import PoseClip
+from scd.region import HALF, latent_region, paste_back
+from scd.types import PoseClip, Region
 
 AnyRegion = Region | Image.Image  # (H, W) bool, True = generate; PIL of mode L or 1, white = generate
 

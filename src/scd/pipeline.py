@@ -28,7 +28,7 @@ from scd.backbones import motion
 from scd.backbones import unet as backbone
 from scd.codec import PatchCodec
 from scd.denoiser import Denoiser
-from scd.encoders import Encoders, Picture
+from scd.encoders import AnyPicture, Encoders
 from scd.habits import Habits
 from scd.inpaint import AnyRegion, Canvas, as_targets
 from scd.inputs import (
@@ -173,7 +173,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
     @torch.no_grad()
     def encode_reference(
-        self, image: Picture | Sequence[Picture], pose: Pose | Sequence[Pose | None] | None = None
+        self, image: AnyPicture | Sequence[AnyPicture], pose: Pose | Sequence[Pose | None] | None = None
     ) -> Reference:
         """Read one reference picture, or several that are joined in order (each with its own pose).
 
@@ -241,7 +241,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         work_folder: str | Path | None = None,
         num_images_per_prompt: int = 1,
         *,
-        person: Picture | Sequence[Picture] | None = None,
+        person: AnyPicture | Sequence[AnyPicture] | None = None,
         region: AnyRegion | Sequence[AnyRegion] | None = None,
     ) -> SCDOutput | tuple:
         """N poses in, N pictures out (`.images`); N pose clips of one length in, N clips out (`.frames`).

@@ -1,5 +1,5 @@
 """A region, where a garment is to be painted (H, W), True = generate: read, brought to the latent grid,
-shown, checked for what it tells of the garment, and pasted into its picture.
+shown, and pasted into its picture.
 
 `scd.pose.region` makes one from a pose.
 """
@@ -7,7 +7,6 @@ shown, checked for what it tells of the garment, and pasted into its picture.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.media import read_image
-from scd.types import UserError
+from scd.types import Mask, Region, UserError
 
 log = logging.getLogger("scd")
-
-Region = NDArray[np.bool_]  # (H, W), True = generate
 
 HALF = 127.5  # a soft mask generates from half on
 MOST_BORDER, MOST_PICTURE = 0.6, 0.75  # a region over more of the border or the picture is probably inverted
@@ -72,33 +69,9 @@ def latent_region(region: Region, factor: int = 8) -> Region:
     return whole.reshape(*batch, rows, factor, columns, factor).any((-3, -1))
 
 
-@dataclass(frozen=True)
-class Leak:
-    """What a region tells of a garment, old or new."""
-
-    outside: float  # 0..1, the share of the garment's pixels that stay in the picture or cannot be painted
-    tightness: float  # 0..1, the best overlap with the garment that shrinking the region evenly gives
-
-
-def measure_leak(region: Region, garment: Region) -> Leak:
-    """How much of a garment (H, W), True = its pixels, lies outside, and whether its shape can be read off.
-
-    Shrinking takes pixels off in the order of their distance to the region's edge. `tightness` is the largest
-    intersection over union with the garment on the way: 1 for the garment itself and nearly 1 for the
-    garment with an even margin of any width (the region to avoid), 0 without a common pixel. ValueError when
-    the garment is empty or the shapes differ.
-    """
-    if region.shape != garment.shape:
-        raise ValueError(f"region and garment differ in size: {region.shape} and {garment.shape}")
-    total = int(garment.sum())
-    if not total:
-        raise ValueError("no pixel of a garment: nothing to measure")
-    depth = _depth(region)[region]
-    order = np.argsort(-depth, kind="stable")
-    kept, common = np.arange(1, len(order) + 1), np.cumsum(garment[region][order])
-    last = np.append(np.diff(depth[order]) != 0, True)[: len(order)]  # pixels of one depth go together
-    overlap = (common / (kept + total - common))[last]
-    return Leak(float((garment & ~region).sum() / total), float(overlap.max(initial=0.0)))
+def white(mask: Mask) -> NDArray[np.uint8]:
+    """A mask as a picture (H, W): 255 where it is True, else 0."""
+    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def paste_back(generated: NDArray, original: NDArray, region: Region, feather: int | None = None) -> NDArray:

@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.data.buckets import person_box, place_around
 from scd.encoders import require_finite
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
-from scd.region import Region, paste_back
-from scd.types import Pose
-
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+from scd.region import paste_back, white
+from scd.types import Picture, Pose, Region
 
 # A region without a pose: a top's is 0.45 as high as its person, so the person lies in it grown by this part
 # of its longer side on all sides
@@ -43,7 +40,7 @@ def set_stage(original: Original, region: Region, pose: Pose | None, side: int) 
     in any size."""
     placement = place_region(region, pose, side)
     shown = original.part(placement.source).shown()
-    whole = np.where(region, np.uint8(255), np.uint8(0))
+    whole = white(region)
     return Stage(
         _alone(placement, shown.shape).apply(shown, border_colour(shown)),
         placement.apply(whole, 0) > 0,  # a pixel that holds some of it is in it

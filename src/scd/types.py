@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Mask = NDArray[np.bool_]  # (H, W)
+Region = Mask  # (H, W), True = generate
+Person = int | Literal["largest"]  # which of a picture's people: a number from 1 on, from left to right
 
 # Joint order (DWPose): 18 body joints in OpenPose order (neck = middle of the shoulders), 68 face, 21 left
 # hand, 21 right hand.

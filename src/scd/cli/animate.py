@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.animate import read_subject
@@ -23,11 +21,10 @@ from scd.encoders import require_finite, to_bytes
 from scd.inputs import split_generator
 from scd.pose import detect
 from scd.pose.draw import draw_pose
-from scd.types import Pose, UserError
+from scd.types import Picture, Pose, UserError
 
 log = logging.getLogger("scd")
 SHEET_SIDE = 256  # pixels, at least, of a picture's longer side on a sheet
-Picture = NDArray[np.uint8]  # (H, W, 3)
 
 
 def animate(options: Animate) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scd import media
 from scd.animate import (
@@ -45,10 +44,9 @@ from scd.pose.draw import draw_pose
 from scd.pose.find import find_poses
 from scd.pose.preview import preview_frames
 from scd.savepoint import Savepoint
-from scd.types import Pose, UserError
+from scd.types import Picture, Pose, UserError
 
 log = logging.getLogger("scd")
-Picture = NDArray[np.uint8]  # (H, W, 3)
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[..., None]]]  # as terminal.progress
 SHEET_FRAMES = 6
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from scd.media.files import exists_already, require_replaceable_folder
 from scd.media.picture import settings_beside
 from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
-from scd.types import Pose, UserError
+from scd.types import Person, Pose, UserError
 
 KIND, CLIP_KIND = "animate", "animate-clip"  # of a record; `scd world` writes "world"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LONGEST_NAME = 220  # bytes; disks take 255, and what is written first has a longer name
-Person = int | Literal["largest"]
 
 
 @dataclass(frozen=True)

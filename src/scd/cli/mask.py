@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from scd import media
 from scd.cli.job import ENDINGS, identity_of, parse_person, require_apart, require_free, with_settings
 from scd.cli.options import Mask
 from scd.cli.where import detector_if_there, pose_in_file, region_of
 from scd.pose import detect
-from scd.region import tinted
+from scd.region import tinted, white
 from scd.types import UserError
 
 KIND = "mask"  # of the settings that travel in the mask
@@ -47,7 +45,7 @@ def mask(options: Mask) -> None:
             "pose": identity_of(options.pose) if options.pose else None,
         },
     }  # fmt: skip
-    media.write_image(out, np.where(region, np.uint8(255), np.uint8(0)), settings, options.force)
+    media.write_image(out, white(region), settings, options.force)
     if preview is not None:
         media.write_image(preview, tinted(image, region), settings, options.force)
     for path in results:

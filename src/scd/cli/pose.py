@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scd import media
 from scd.cli.clip_job import MOVES, POSE_FPS, WRITTEN, WRITTEN_IN_WORDS, is_clip
 from scd.cli.job import ENDINGS, is_pose_file, parse_canvas, parse_person, require_apart, require_free
@@ -20,9 +17,7 @@ from scd.pose.find import find_poses
 from scd.pose.preview import driver_frames
 from scd.pose.smooth import in_words
 from scd.pose.track import to_frames
-from scd.types import PoseClip, UserError
-
-Picture = NDArray[np.uint8]  # (H, W, 3)
+from scd.types import Picture, PoseClip, UserError
 
 
 def pose(options: Pose) -> None:

@@ -8,7 +8,6 @@ import logging
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scd import media
 from scd.cli.animate import note_drawn_people
@@ -22,12 +21,11 @@ from scd.inputs import split_generator
 from scd.media.original import read_original
 from scd.pose import detect
 from scd.pose.preview import scaled
-from scd.region import Region, read_region, tinted
+from scd.region import read_region, tinted
 from scd.tryon import Stage, paint_stage, put_back, read_garments, set_stage
-from scd.types import Pose, UserError
+from scd.types import Picture, Pose, Region, UserError
 
 log = logging.getLogger("scd")
-Picture = NDArray[np.uint8]  # (H, W, 3)
 LARGEST_WEBP = 16383  # pixels a side
 SHEET_HEIGHT = 384  # pixels of the pictures on a sheet
 

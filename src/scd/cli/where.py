@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scd.cli.job import Person, frames_of, is_of_shape, parse_canvas
+from scd.cli.job import frames_of, is_of_shape, parse_canvas
 from scd.pose import detect
 from scd.pose.detect import Detector
 from scd.pose.region import Category, garment_region
 from scd.pose.silhouette import find_region
-from scd.region import Region
-from scd.types import BODY_NAMES, FACE, Pose, UserError
+from scd.types import BODY_NAMES, FACE, Person, Picture, Pose, Region, UserError
 
 log = logging.getLogger("scd")
-Picture = NDArray[np.uint8]  # (H, W, 3)
 
 # With one of these, or a face, a person stands in the picture. MediaPipe sees a body without them in 3 of 180
 # flat garments of the world (scores up to 0.24), with them in all 16 people of the authors' figures (0.85).

@@ -20,16 +20,16 @@ from scd.cli.job import ENDINGS, require_free, with_settings
 from scd.cli.options import World
 from scd.cli.terminal import progress
 from scd.data.layouts import num_held_out
-from scd.data.tryon import WORLD_CARD as CARD
+from scd.data.pairs import WORLD_CARD as CARD
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
-from scd.media.files import exists_already
+from scd.media.files import VIDEOS, exists_already
 from scd.pose.files import write_poses
 from scd.types import UserError
 
-CLIP_ENDINGS = (".mp4", ".gif", ".mov")
+CLIP_ENDINGS = (*VIDEOS, ".gif")  # which of them can be written, media.write_clip says
 
 
 def world(options: World) -> None:

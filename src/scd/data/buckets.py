@@ -20,7 +20,7 @@ LONGEST = 2.5  # of the sides' ratios: a standing person with arms at its sides,
 # Around the box of a person's joints, in its longer side. What must be shown: hair ends 0.11 above a standing
 # person's eyes, soles 0.06 below the ankles. What is shown where the frame has it: places, shadows, air.
 NEEDED, WANTED = 0.12, 0.25
-ENLARGED = 2.0  # at most, where the frame has pixels enough: of a distant person the place is shown too
+MOST_ENLARGED = 2.0  # where the frame has pixels enough: of a distant person the place is shown too
 
 
 def multiple_of(size: int) -> int:
@@ -73,7 +73,7 @@ def place_around(box: Box, frame: tuple[int, int], bucket: tuple[int, int]) -> P
     needed, wanted = (_grown(box, frame, margin) for margin in (NEEDED, WANTED))
     # Source pixels per bucket pixel: all that is wanted, if the frame has it; at least what is needed
     fits = min(frame[0] / bucket[0], frame[1] / bucket[1])
-    scale = max(min(max(_scale(wanted, bucket), 1 / ENLARGED), fits), _scale(needed, bucket))
+    scale = max(min(max(_scale(wanted, bucket), 1 / MOST_ENLARGED), fits), _scale(needed, bucket))
     left, right, x0, x1 = _span(needed[0], needed[2], bucket[1] * scale, frame[1], bucket[1])
     top, bottom, y0, y1 = _span(needed[1], needed[3], bucket[0] * scale, frame[0], bucket[0])
     return Placement(frame, bucket, (left, top, right, bottom), (x0, y0, x1, y1))

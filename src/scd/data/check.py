@@ -22,7 +22,9 @@ from scd.media import contact_sheet
 from scd.types import UserError
 
 STAGE_1, STAGE_2 = (PRESETS[f"folder-{stage}"].data for stage in ("stage1", "stage2"))
-ENLARGED = 1.5  # from here on it is worth a word that a shot has fewer pixels than its bucket
+WORTH_A_WORD = 1.5  # times enlarged: a shot with so few pixels for its bucket is named
+# Figures that only poses tell, None before
+LATER = ("frames_without_person", "shots", "buckets", "training_pairs", "training_windows")
 NOBODY = "no person found"  # how the error of a clip without a person begins (scd.pose.track)
 
 
@@ -36,13 +38,27 @@ class Report:
 def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
     """What a surveyed dataset holds, and how much of it trains at buckets of `size`."""
     good = [entry for entry in entries.values() if not entry.error]
-    waiting = [entry for entry in good if lacks_poses(layout, entry)]
+    small = {e.clip for e in good if WORTH_A_WORD**2 * e.size[0] * e.size[1] < size**2}
+    figures, problems = _of_clips(layout, entries, good, small)
+    if not good:
+        return Report(figures, problems, "none of its clips can be read")
+    if figures["without_poses"]:
+        problems += [f"{name}: small, under the pixels of buckets of {size}" for name in sorted(small)]
+        return Report(figures, problems, "")
+    later, more = _of_shots(layout, entries, good, small, size)
+    verdict = "" if later["training_pairs"] else f"no clip shows the person in two frames {STAGE_1.gap} apart"
+    return Report(figures | later, problems + more, verdict)
+
+
+def _of_clips(
+    layout: Layout, entries: dict[str, Entry], good: list[Entry], small: set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Figures and problems that are known before poses were looked for."""
     problems = [f"{e.clip}: {e.error.removeprefix(f'{e.clip} ')}" for e in entries.values() if e.error]
     missing = sum(not layout.path(entry.clip).exists() for entry in entries.values())
     nobody = sum(entry.error.startswith(NOBODY) for entry in entries.values())
     copies = _copies(layout, good)
     seconds = [entry.frames / _rate(entry) for entry in good]
-    small = {e.clip for e in good if ENLARGED**2 * e.size[0] * e.size[1] < size**2}
     figures: dict[str, Any] = {
         "layout": layout.kind, "clips": len(entries), "held_out": len(layout.held_out),
         "unusable": len(problems), "missing": missing, "broken": len(problems) - missing - nobody,
@@ -52,39 +68,38 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
         "durations": [round(find(seconds), 2) for find in (min, median, max)] if seconds else None,
         "sizes": counted(f"{entry.size[1]}x{entry.size[0]}" for entry in good),
         "rates": counted(f"{_rate(entry):g}" for entry in good),
-        "without_poses": len(waiting),
-        "frames_without_person": None, "shots": None, "buckets": None,
-        "training_pairs": None, "training_windows": None,
+        "without_poses": sum(lacks_poses(layout, entry) for entry in good),
     }  # fmt: skip
-    problems += copies
-    if not good:
-        return Report(figures, problems, "none of its clips can be read")
-    if waiting:
-        problems += [f"{name}: small, under the pixels of buckets of {size}" for name in sorted(small)]
-        return Report(figures, problems, "")
+    return figures | dict.fromkeys(LATER), problems + copies
+
+
+def _of_shots(
+    layout: Layout, entries: dict[str, Entry], good: list[Entry], small: set[str], size: int
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures of LATER, "small" with what poses say of it, and the problems of shots."""
     shots = all_shots(layout, entries, layout.training, size)
     held_out = all_shots(layout, entries, sorted(layout.held_out), size)
     everything = [*shots, *held_out]
     pairs = _training_set(RealPictures, shots, STAGE_1.targets, gap=STAGE_1.gap)
     windows = _training_set(RealClips, shots, STAGE_2.frames, strides=STAGE_2.strides)
-    figures |= {
-        "small": len(small | {shot.clip for shot in everything if 1 / shot.scale >= ENLARGED}),
-        "frames_without_person": figures["frames"] - sum(len(shot.usable) for shot in everything),
+    figures = {
+        "small": len(small | {shot.clip for shot in everything if 1 / shot.scale >= WORTH_A_WORD}),
+        "frames_without_person": (
+            sum(entry.frames for entry in good) - sum(len(shot.usable) for shot in everything)
+        ),
         "shots": len(everything),
         "buckets": counted(f"{shot.bucket[1]}x{shot.bucket[0]}" for shot in shots),
-        "training_pairs": 0, "training_windows": 0,
-    }  # fmt: skip
-    if pairs is not None:
-        figures["training_pairs"] = sum(num_pairs(shot, STAGE_1.gap) for shot in pairs.shots)
-    if windows is not None:
-        figures["training_windows"] = sum(
+        "training_pairs": 0 if pairs is None else sum(num_pairs(shot, STAGE_1.gap) for shot in pairs.shots),
+        "training_windows": 0 if windows is None else sum(
             len(windows.windows(shot, stride)) for shot in windows.shots for stride in STAGE_2.strides
-        )
+        ),
+    }  # fmt: skip
+    problems = []
     names = {shot.name for shot in pairs.shots} if pairs is not None else set()
     for shot in shots:
         if shot.name not in names:
             problems.append(f"{shot.name}: too short, no two frames with the person {STAGE_1.gap} apart")
-        elif (enlarged := 1 / shot.scale) >= ENLARGED:
+        elif (enlarged := 1 / shot.scale) >= WORTH_A_WORD:
             problems.append(f"{shot.name}: small, enlarged {enlarged:.1f} times for buckets of {size}")
     for shot in held_out:
         if not num_pairs(shot, STAGE_1.gap):
@@ -92,8 +107,7 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
                 f"{shot.name}: held out, but too short to be looked at, no two frames with the person "
                 f"{STAGE_1.gap} apart"
             )
-    verdict = "" if names else f"no clip shows the person in two frames {STAGE_1.gap} apart"
-    return Report(figures, problems, verdict)
+    return figures, problems
 
 
 def _copies(layout: Layout, entries: list[Entry]) -> list[str]:
@@ -119,9 +133,8 @@ def preview(layout: Layout, entries: dict[str, Entry], data: DataConfig, num: in
     """A sheet of up to `num` clips: reference and target, each with its drawing, as training reads them."""
     shots = all_shots(layout, entries, layout.training, data.size)
     dataset = RealPictures(shots, 0, num_targets=1, gap=data.gap)
-    chosen = np.unique(np.linspace(0, len(dataset.shots) - 1, num).round().astype(int))
     rows, names = [], []
-    for number in chosen.tolist():
+    for number in spread(num, len(dataset.shots)):
         sample = dataset.sample(dataset.shots[number], 1, np.random.default_rng([0, number]))
         pairs = zip(
             (*sample.references, *sample.targets), (*sample.reference_drawings, *sample.target_drawings),
@@ -146,3 +159,8 @@ def _rate(entry: Entry) -> float:
 def counted(names: Iterable[str]) -> dict[str, int]:
     """How often each comes, the most frequent first."""
     return dict(Counter(names).most_common())
+
+
+def spread(num: int, total: int) -> list[int]:
+    """Up to `num` of the numbers 0 .. total - 1, evenly from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, num).round().astype(int)).tolist()

@@ -16,11 +16,12 @@ from PIL import Image
 
 from scd.data.pairs import TryOnPair
 from scd.media import Placement, file_hash, framed, place, read_image
-from scd.media.files import reading
+from scd.media.files import read_bytes, reading
 from scd.media.picture import DAMAGED, quiet_pillow, reduced
 from scd.pose.files import read_poses
 from scd.pose.region import garment_region
 from scd.pose.skeleton import bounding_box, empty_pose
+from scd.region import white
 from scd.types import BODY, NUM_BODY, Pose, UserError
 
 WHITE = 128  # from here on a mask says: generate; JPEG frays the edges of masks
@@ -52,7 +53,7 @@ def read_guides(pair: TryOnPair, size: tuple[int, int]) -> tuple[NDArray[np.bool
     shape = size_of(pair)
     placement = place(shape, size)
     pose = read_pose(pair, shape)
-    region = np.where(read_region(pair, pose, shape), np.uint8(255), np.uint8(0))
+    region = white(read_region(pair, pose, shape))
     inside = placement.apply(region, 0) > 0  # a pixel that holds some of it is in it
     return inside, placement.apply_to_pose(pose), placement
 
@@ -142,8 +143,7 @@ def read_pose(pair: TryOnPair, size: tuple[int, int]) -> Pose:
 def _dress_code_pose(path: Path, size: tuple[int, int]) -> Pose | None:
     """{"keypoints": [[x, y, score, number], ...]}: 18 joints in OpenPose's order, in pixels of 384 x 512, -1
     where absent. None for another format."""
-    with reading(path):
-        text = path.read_bytes()
+    text = read_bytes(path)
     try:
         content = json.loads(text)
         if not isinstance(content, dict) or "keypoints" not in content:

@@ -173,3 +173,8 @@ def require_files(manifest: Path, paths: Iterable[Path]) -> None:
             f"{manifest}: {len(missing):,} of the {len(paths):,} files that it lists are missing, the first "
             f"is {missing[0]}; bring them back, or write the manifest anew: scd data prepare"
         )
+
+
+def in_the_dataset(error: UserError, root: Path) -> str:
+    """An error's text with names from the dataset's folder on, as a manifest has them: a dataset may move."""
+    return str(error).replace(f"{root}{os.sep}", "")

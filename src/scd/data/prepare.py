@@ -5,12 +5,11 @@ The manifest is written after each clip, so that an interrupted preparation goes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, Entry
+from scd.data.manifest import KEPT, Entry, in_the_dataset
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files
@@ -92,7 +91,7 @@ def _find_in(layout: Layout, entry: Entry, detector: str, advance: Callable[[], 
     try:
         find_poses(clip, detector, "largest", advance, layout.kept, entry.content)
     except UserError as error:
-        return replace(entry, error=_in_the_dataset(error, layout))
+        return replace(entry, error=in_the_dataset(error, layout.root))
     return replace(entry, poses=path.relative_to(layout.manifest.parent).as_posix())
 
 
@@ -119,7 +118,7 @@ def _look_into(layout: Layout, before: Entry) -> Entry:
             content=content, poses=before.poses if same else "",
         )  # fmt: skip
     except UserError as error:
-        return replace(entry, error=_in_the_dataset(error, layout))
+        return replace(entry, error=in_the_dataset(error, layout.root))
 
 
 def _stamp(layout: Layout, entry: Entry) -> str:
@@ -130,8 +129,3 @@ def _stamp(layout: Layout, entry: Entry) -> str:
     except (OSError, UserError):
         return ""
     return f"{len(files)} {sum(f.st_size for f in files)} {max(f.st_mtime_ns for f in files)}"
-
-
-def _in_the_dataset(error: UserError, layout: Layout) -> str:
-    """An error's text with names as the manifest has them: a dataset may move."""
-    return str(error).replace(f"{layout.root}{os.sep}", "")

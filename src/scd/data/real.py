@@ -36,17 +36,17 @@ class RealPictures:
     def __init__(
         self, shots: Sequence[Shot], length: int, num_targets: int = 4,
         references: tuple[float, ...] = (1.0,), group: int = 1, seed: int = 0, gap: int = 30,
-        augment: bool = False, read: Reader = read_pictures, most: int | None = None,
-        heads: bool = False,
+        augment: bool = False, most: int | None = None, heads: bool = False,
     ):  # fmt: skip
         """references: the chances of 1, 2, 3 ... references. most: shots that are used of those that are long
         enough. heads: whether samples say where the targets' heads are. Raises UserError when no shot is
         long enough."""
         self.length, self.num_targets, self.references = length, num_targets, references
-        self.group, self.seed, self.gap, self.augment, self.read = group, seed, gap, augment, read
-        self.heads = heads
-        self.shots = [shot for shot in shots if self.suits(shot)][:most]
-        self.left_out = [shot.name for shot in shots if not self.suits(shot)]
+        self.group, self.seed, self.gap, self.augment, self.heads = group, seed, gap, augment, heads
+        self.read: Reader = read_pictures  # scd.latents puts what it kept in its place
+        suited = [self.suits(shot) for shot in shots]
+        self.shots = [shot for shot, suits in zip(shots, suited, strict=True) if suits][:most]
+        self.left_out = [shot.name for shot, suits in zip(shots, suited, strict=True) if not suits]
         if not self.shots:
             raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
         sizes = [shot.bucket for shot in self.shots]

@@ -94,8 +94,8 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
         placement = place_person(box, entry.size, size)
         shots.append(
             Shot(
-                name, entry.clip, layout.path(entry.clip), file, entry.content, np.array(usable),
-                Fraction(entry.fps), placement, entry.border,
+                name=name, clip=entry.clip, path=layout.path(entry.clip), poses=file, content=entry.content,
+                usable=np.array(usable), fps=Fraction(entry.fps), placement=placement, border=entry.border,
             )
         )  # fmt: skip
     return shots

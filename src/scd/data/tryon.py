@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scd.data.manifest import is_manifest, layout_in
-from scd.data.pairs import WORLD_CARD as WORLD_CARD
-from scd.data.pairs import TryOnLayout as TryOnLayout
-from scd.data.pairs import TryOnPair as TryOnPair
-from scd.data.pairs import read_pairs
+from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
 
@@ -44,10 +41,11 @@ def viton_hd(root: Path) -> TryOnLayout:
         folders = _Folders(place)
         people = folders.need("image", "people")
         part = _Part(
-            root, place, "upper", people, folders.need("cloth", "garments"),
-            folders.files("agnostic_mask"), folders.files("openpose_json", (".json",)),
-            folders.files("truth"), folders.files("image_parse") if own else {},
-            folders.files("truth_parse") if own else {}, ("image/{}", "cloth/{}"),
+            root=root, place=place, category="upper", people=people,
+            garments=folders.need("cloth", "garments"), regions=folders.files("agnostic_mask"),
+            poses=folders.files("openpose_json", (".json",)), truths=folders.files("truth"),
+            labels=folders.files("image_parse") if own else {},
+            truth_labels=folders.files("truth_parse") if own else {}, shown=("image/{}", "cloth/{}"),
         )  # fmt: skip
         found[name], found[f"{name} unpaired"] = part.pairs(lists, name, problems, people)
     if not (root / "train").is_dir() and not (root / "test").is_dir():
@@ -78,11 +76,13 @@ def dress_code(root: Path) -> TryOnLayout:
         place = root / name
         folders = _Folders(place, numbered=True)
         part = _Part(
-            root, place, CATEGORIES[name], folders.need("image", "people and garments", "_0"),
-            folders.need("image", "people and garments", "_1") | folders.files("cloth"),
-            folders.files("agnostic_mask"), folders.files("keypoint", (".json",)), folders.files("truth"),
-            folders.files("label_map") if own else {}, folders.files("truth_label_map") if own else {},
-            ("images/{}_0", "images/{}_1"), numbered=True,
+            root=root, place=place, category=CATEGORIES[name],
+            people=folders.need("image", "people and garments", "_0"),
+            garments=folders.need("image", "people and garments", "_1") | folders.files("cloth"),
+            regions=folders.files("agnostic_mask"), poses=folders.files("keypoint", (".json",)),
+            truths=folders.files("truth"), labels=folders.files("label_map") if own else {},
+            truth_labels=folders.files("truth_label_map") if own else {},
+            shown=("images/{}_0", "images/{}_1"), numbered=True,
         )  # fmt: skip
         lists = _Lists((place,), for_all=root)
         first, second = part.pairs(lists, "test", problems)
@@ -214,9 +214,9 @@ class _Part:
         truths, labels = (self.people, self.labels) if paired else (self.truths, self.truth_labels)
         path = self.people[person]
         return TryOnPair(
-            f"{self.place.name}/{path.stem}" if self.numbered else path.stem, self.category, path,
-            self.garments[garment], paired, self.regions.get(person), self.poses.get(person),
-            truths.get(person), labels.get(person),
+            name=f"{self.place.name}/{path.stem}" if self.numbered else path.stem, category=self.category,
+            person=path, garment=self.garments[garment], paired=paired, region=self.regions.get(person),
+            pose=self.poses.get(person), truth=truths.get(person), labels=labels.get(person),
         )  # fmt: skip
 
     def _name(self, path: Path) -> str:

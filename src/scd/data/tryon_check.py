@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.data.check import ENLARGED, Report, counted
+from scd.data.check import WORTH_A_WORD, Report, counted, spread
 from scd.data.fitting import read_fitting, read_pose, read_region
 from scd.data.pairs import TryOnLayout, TryOnPair
 from scd.data.tryon_pictures import can_train, frame_of
@@ -19,13 +19,13 @@ from scd.data.tryon_prepare import survey_pairs
 from scd.media import contact_sheet
 from scd.pose.draw import overlay_pose
 from scd.pose.skeleton import empty_pose
+from scd.region import tinted
 from scd.types import UserError
 
 log = logging.getLogger("scd")
 
 LOOKED_INTO = 20  # masks: a dataset inverts all or none
 INVERTED = 0.75  # white in so much of most masks: no garment is so large
-TINT = np.array([230, 60, 60], np.float32)  # of the region in a preview, RGB
 NAMED = 5  # people in a line
 
 
@@ -46,12 +46,12 @@ def check_pairs(
     masks, poses = [p for p in good if p.region is None], [p for p in good if p.pose is None]
     nobody = [p for p in good if p.pose is not None and not read_pose(p, p.size).scores.any()]
     copies = _copies(layout)
-    small = [p for p in good if ENLARGED**2 * p.size[0] * p.size[1] < size**2]
+    small = [p for p in good if WORTH_A_WORD**2 * p.size[0] * p.size[1] < size**2]
     problems = [*layout.problems, *broken, *copies]
     problems += _some(masks, good, "have no agnostic mask, the region is made from the pose")
     problems += _some(poses, good, "have no pose file, training sees no pose")
     problems += _some(nobody, good, "have a pose file without a person")
-    problems += _some(small, good, f"are small, enlarged {ENLARGED} times and more for buckets of {size}")
+    problems += _some(small, good, f"are small, enlarged {WORTH_A_WORD} times and more for buckets of {size}")
     problems += _inverted(good)
     sizes = {pair.garment: pair.garment_size for pair in layout.pairs if pair.garment_size[0]}
     figures: dict[str, Any] = {
@@ -81,18 +81,18 @@ def preview_pairs(layout: TryOnLayout, size: int, num: int) -> NDArray[np.uint8]
     if not pairs:
         raise UserError(f"{layout.root}: holds no pair whose pictures are there; run scd data check")
     rows, names = [], []
-    for number in np.unique(np.linspace(0, len(pairs) - 1, num).round().astype(int)).tolist():
-        pair = pairs[number]
+    for pair in (pairs[number] for number in spread(num, len(pairs))):
         try:
             fitting = read_fitting(pair, frame_of(pair, size))
         except UserError as error:
             log.warning("left out: %s", error)
             continue
-        region = fitting.region[..., None]
-        tinted = np.where(region, 0.5 * fitting.person + 0.5 * TINT, fitting.person).astype(np.uint8)
-        rows.append([fitting.garment, fitting.person, tinted, overlay_pose(fitting.person, fitting.pose)])
+        person = fitting.person
+        rows.append(
+            [fitting.garment, person, tinted(person, fitting.region), overlay_pose(person, fitting.pose)]
+        )
         kind = "paired" if pair.paired else "another garment"
-        names.append(f"{pair.name}, {pair.category}, {kind}, {_shown(fitting.person.shape[:2])}")
+        names.append(f"{pair.name}, {pair.category}, {kind}, {_shown(person.shape[:2])}")
     if not rows:
         raise UserError(f"{layout.root}: no pair can be shown; scd data prepare finds poses and masks")
     return contact_sheet(rows, ["garment", "person", "painted", "pose"], names)
@@ -129,7 +129,7 @@ def _inverted(pairs: Sequence[TryOnPair]) -> list[str]:
     masked = [pair for pair in pairs if pair.region is not None]
     if not masked:
         return []
-    some = [masked[i] for i in np.unique(np.linspace(0, len(masked) - 1, LOOKED_INTO).round().astype(int))]
+    some = [masked[i] for i in spread(LOOKED_INTO, len(masked))]
     shares = [float(read_region(pair, empty_pose(pair.size), pair.size).mean()) for pair in some]
     if float(np.median(shares)) > INVERTED:
         share = f"{np.median(shares):.0%}"

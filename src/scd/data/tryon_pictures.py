@@ -34,11 +34,12 @@ class TryOnPictures:
 
     def __init__(
         self, pairs: Sequence[TryOnPair], length: int, size: int | tuple[int, int] = 512, group: int = 1,
-        seed: int = 0, augment: bool = False, read: Reader = read_pictures,
+        seed: int = 0, augment: bool = False,
     ):  # fmt: skip
         """size: the square root of a bucket's pixels, or one frame (height, width) for all. Raises UserError
         when no pair can train."""
-        self.length, self.seed, self.augment, self.read = length, seed, augment, read
+        self.length, self.seed, self.augment = length, seed, augment
+        self.read: Reader = read_pictures  # scd.latents puts what it kept in its place
         self.pairs = [pair for pair in pairs if can_train(pair)]
         if not self.pairs:
             raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")

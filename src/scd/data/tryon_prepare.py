@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.data.fitting import read_pose, read_region
-from scd.data.manifest import KEPT
+from scd.data.manifest import KEPT, in_the_dataset
 from scd.data.pairs import TryOnLayout, TryOnPair, read_pairs, stamp_of, write_pairs
 from scd.data.workers import each
 from scd.media import file_hash, read_image, write_image
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
+from scd.region import white
 from scd.types import UserError
 
 WRITTEN_EVERY = 10.0  # seconds: VITON-HD's manifest of 16,000 lines takes 0.2 s to write
@@ -167,7 +168,7 @@ def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: st
         size = (image.shape[0], image.shape[1])
         facts = replace(facts, size=size, content=file_hash(path))
     except UserError as error:
-        return replace(facts, error=_in_the_dataset(error, root))
+        return replace(facts, error=in_the_dataset(error, root))
     if pair is None:
         return facts
     if kept is not None and _lacks(facts.pose, kept):
@@ -180,11 +181,11 @@ def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: st
         pose = read_pose(replace(pair, pose=facts.pose), size)
         region = read_region(replace(pair, pose=facts.pose, region=facts.region), pose, size)
     except UserError as error:
-        return replace(facts, error=_in_the_dataset(error, root))
+        return replace(facts, error=in_the_dataset(error, root))
     if kept is not None and facts.region is None:
         key = [facts.content, pair.category, pose.joints.tolist(), pose.scores.tolist()]
         file = kept / "regions" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]}.png"
-        write_image(file, np.where(region, np.uint8(255), np.uint8(0)), force=True)
+        write_image(file, white(region), force=True)
         facts = replace(facts, region=file)
     return facts
 
@@ -211,8 +212,3 @@ def _find_pose(image: NDArray[np.uint8], content: str, kept: Path, detector: str
 @lru_cache(maxsize=1)
 def _detector(name: str) -> detect.Detector:
     return detect.get_detector(name)
-
-
-def _in_the_dataset(error: UserError, root: Path) -> str:
-    """An error's text with names from the dataset's folder on."""
-    return str(error).replace(f"{root}{os.sep}", "")

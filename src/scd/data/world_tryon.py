@@ -42,14 +42,14 @@ class WorldTryOn(WorldPictures):
 
     def __init__(
         self, length: int, size: int = 128, num_targets: int = 5, garments: tuple[float, ...] = (1.0,),
-        tasks: tuple[float, float, float] = (0.0, 1.0, 0.0), largest_yaw: float = LARGEST_YAW, **options,
+        tasks: tuple[float, float, float] = (0.0, 1.0, 0.0), **options,
     ):  # fmt: skip
         """garments: the chances of 1 and 2. tasks: those of pictures, try-on, dressing. options: as
         WorldPictures."""
         if len(garments) > 2:
             raise ValueError("a person of the world wears two garments at most")
         super().__init__(length, size, num_targets, **options)
-        self.garments, self.tasks, self.largest_yaw = garments, tasks, largest_yaw
+        self.garments, self.tasks = garments, tasks
         self.flat = Memory(flat_garment, 4 * self.group)
         self.facing = Memory(self._facing, 2 * self.group)
 
@@ -57,8 +57,8 @@ class WorldTryOn(WorldPictures):
         return int(np.random.default_rng([self.first_seed, 5, block]).choice(3, p=self.tasks))
 
     def _facing(self, seed: int) -> list[int]:
-        """The first views of a scene that are turned no further than `largest_yaw`, one more than targets."""
-        return facing(self.scene(seed), self.num_targets + 1, self.largest_yaw)
+        """The first views of a scene that show its front, one more than targets."""
+        return facing(self.scene(seed), self.num_targets + 1)
 
     def __getitem__(self, index: int) -> Sample:
         block, place = divmod(index, self.group)
@@ -136,15 +136,15 @@ def world_region(view: View, kinds: Iterable[str]) -> NDArray[np.bool_]:
     return region
 
 
-def true_region(views: list[View], kind: str, margin: float = MARGIN) -> NDArray[np.bool_]:
+def true_region(views: list[View], kind: str) -> NDArray[np.bool_]:
     """(H, W) what the garments of one person's views in one posture cover, and the limbs under them, with a
-    margin in parts of the height: the outline of no garment. Face, hair, hands and shoes are left out."""
+    margin: the outline of no garment. Face, hair, hands and shoes are left out."""
     labels = np.stack([view.labels for view in views])
     covered = np.isin(labels, _numbers(_UNDER[kind])).any(0)
     near = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # pixels that hold some of it
     if kind != "upper":  # between the legs too: trousers must not tell from skirts
         covered |= _hull(np.isin(labels, _numbers((*_UNDER["lower"], "dress"))).any(0))
-    radius = max(1, round(margin * views[0].size[0]))
+    radius = max(1, round(MARGIN * views[0].size[0]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     wide = cv2.dilate(covered.astype(np.uint8), disc) > 0
     return wide & (near | ~np.isin(labels, _numbers(_KEPT)).all(0))

@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from scd import media, world
 from scd.data.layouts import num_held_out
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
+from scd.region import white
 from scd.world.motion import CLIPS
 
 RATE = 30
@@ -30,8 +29,7 @@ def write_tiktok(
         place = root / f"{number + 1:05d}"
         for index, view in enumerate(_clip(first + seed + number, num_frames, size), 1):
             media.write_image(place / "images" / f"{index:04d}.png", view.image)
-            mask = np.where(view.mask, np.uint8(255), np.uint8(0))
-            media.write_image(place / "masks" / f"{index:04d}.png", mask)
+            media.write_image(place / "masks" / f"{index:04d}.png", white(view.mask))
         if advance is not None:
             advance()
 

@@ -19,7 +19,8 @@ from scd import media
 from scd.data.augment import as_detected
 from scd.data.fitting import DRESS_CODE_CANVAS
 from scd.data.tryon import CATEGORIES
-from scd.data.write_viton_hd import Model, models, region_of, white
+from scd.data.write_viton_hd import Model, models, region_of
+from scd.region import white
 from scd.types import BODY, Pose
 from scd.world import flat_garment
 

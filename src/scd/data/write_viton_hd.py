@@ -23,6 +23,7 @@ from scd.data.augment import as_detected
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.world_tryon import facing, garment_mask, other_garment, true_region
 from scd.pose.files import BODY_25_TO_18
+from scd.region import white
 from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, RIGHT_HAND, Pose
 from scd.world import Garment, View, flat_garment
 
@@ -119,10 +120,6 @@ def _write_person(part: Path, model: Model) -> None:
 def region_of(model: Model) -> NDArray[np.bool_]:
     """(H, W) the same whichever of the two garments is worn."""
     return true_region([model.view, model.view.dressed(model.other)], model.own.kind)
-
-
-def white(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def openpose(pose: Pose) -> dict[str, Any]:

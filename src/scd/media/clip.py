@@ -12,8 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from scd.media.files import RATE_FILE, frame_files, reading
@@ -29,11 +27,9 @@ from scd.media.picture import (
 from scd.media.placement import fit
 from scd.media.timing import DEFAULT_RATE, Timing, exact_rate, on_grid, part_of, timing_of
 from scd.media.video import VideoFile
-from scd.types import UserError
+from scd.types import Picture, UserError
 
 log = logging.getLogger("scd")
-
-Picture = NDArray[np.uint8]
 
 
 class Source(Protocol):

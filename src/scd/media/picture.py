@@ -218,7 +218,6 @@ def write_image(
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The settings that `write_image` stored with this picture. UserError when there are none."""
     path = Path(path)
-    text = None
     try:
         if settings_beside(path).is_file():
             text = settings_beside(path).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scd.media.files import reading
 from scd.media.picture import note_if_reduced, reduced, require_size
 from scd.media.timing import DEFAULT_RATE, timing_of
-from scd.types import UserError
+from scd.types import Picture, UserError
 
 log = logging.getLogger("scd")
 
@@ -39,8 +39,6 @@ _BT709, _BT601, _UNSPECIFIED = 1, 5, 2
 _HD = 720  # lines; players take untagged video of this height for BT.709, lower for BT.601
 # Without ACCURATE_RND flat colours come back up to 3 levels off; PyAV before 17 has no name for it
 ACCURATE = int(Interpolation.BICUBIC) | 0x40000 | 0x2000
-
-Picture = NDArray[np.uint8]
 
 
 @contextmanager

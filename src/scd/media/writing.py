@@ -15,7 +15,6 @@ import av
 import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 from PIL import Image
 
 from scd.media.files import RATE_FILE, replacing, replacing_folder
@@ -23,9 +22,7 @@ from scd.media.picture import settings_beside
 from scd.media.sound import sound_into
 from scd.media.timing import exact_rate
 from scd.media.video import ACCURATE
-from scd.types import UserError
-
-Picture = NDArray[np.uint8]
+from scd.types import Picture, UserError
 
 # World people at 512 x 384: 7 kB a frame, 35.1 dB; crf 15 has 9 kB and 35.7: the rest is 4:2:0's
 _H264 = {"crf": "18", "preset": "medium"}

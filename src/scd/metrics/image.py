@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+LOCAL = 1 / 32  # of the picture's height: how far `structure_error` looks for the local mean
+
 
 def psnr(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> float:
     """Peak signal-to-noise ratio in dB of one picture (H, W, 3), over the mask's pixels (H, W) when given.
@@ -71,16 +73,14 @@ def colour_error(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDAr
     return float(np.linalg.norm(means[0] - means[1]))
 
 
-def structure_error(
-    result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_], radius: float = 1 / 32
-) -> float:
+def structure_error(result: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     """Mean absolute difference of local structure over the mask, 0..255: of a print, not of the cloth's
     colour.
 
-    The difference of the pictures (H, W, 3) without its local mean, a Gaussian of `radius` picture heights
+    The difference of the pictures (H, W, 3) without its local mean, a Gaussian of LOCAL picture heights
     over the mask's pixels alone. A garment in one colour scores the print's own strength, whichever colour.
     """
-    sigma = radius * mask.shape[0]
+    sigma = LOCAL * mask.shape[0]
     inside = mask.astype(np.float64)
     difference = (result.astype(np.float64) - truth.astype(np.float64)) * inside[..., None]
     share = cv2.GaussianBlur(inside, (0, 0), sigma)

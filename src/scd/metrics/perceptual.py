@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from scd.types import UserError
+from scd.types import Picture, UserError
 
 NET = "SqueezeNet 1.1, pictures in [-1, 1]"
-
-Picture = NDArray[np.uint8]  # (H, W, 3)
 
 
 def load_lpips(weights: Path, device: str | torch.device = "cpu") -> Callable[[Picture, Picture], float]:

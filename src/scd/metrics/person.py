@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from scd.pose.detect import enlarged
 from scd.types import BODY, Pose
 
-DETECTOR_SIDE = 256  # pixels: smaller people are often not found
 PCK_RADIUS = 0.1  # of the height of the true joints' box
 
 
@@ -20,13 +19,8 @@ def pck(picture: NDArray[np.uint8], truth: Pose, visible: NDArray[np.bool_], det
     all wrong.
     """
     height, width = picture.shape[:2]
-    scale = DETECTOR_SIDE / min(height, width)
-    if scale > 1:
-        picture = cv2.resize(  # pyright: ignore[reportAssignmentType]
-            picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC
-        )
     joints = visible[BODY] & (truth.scores[BODY] > 0)
-    found = detector.detect(picture)
+    found = detector.detect(enlarged(picture))
     if not found or not joints.any():
         return 0.0
     aspect = np.array([width, height], np.float64)

@@ -43,8 +43,8 @@ def alignment(driving: PoseClip, reference: Pose) -> Alignment:
         scales = limb_scales(driving, reference)
     except UserError as error:
         return Alignment(0.0, (str(error),))
-    body = Body.of(driving.joints, driving.scores, driving.size)
-    own = Body.of(reference.joints[None], reference.scores[None], reference.size)
+    body = Body.of(driving)
+    own = Body.of_pose(reference)
     moved = retarget(driving, reference, "none")
     judged = [
         _parts(body, own),

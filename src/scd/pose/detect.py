@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.skeleton import bounding_box, num_present, pose_scale, with_neck
-from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Pose, UserError
+from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Person, Pose, UserError
 
 log = logging.getLogger("scd")
 
@@ -84,7 +84,7 @@ class MediaPipeDetector:
 
     def detect(self, image: NDArray[np.uint8]) -> list[Pose]:
         size = (image.shape[0], image.shape[1])
-        canvas = _enlarged(image)
+        canvas = enlarged(image)
         covered = np.zeros(canvas.shape[:2], bool)
         found: list[Pose] = []
         while len(found) < self.max_people:
@@ -140,7 +140,7 @@ def require_person(person: int | str) -> None:
 
 def detect_one(
     image: NDArray[np.uint8],
-    person: int | Literal["largest"] = "largest",
+    person: Person = "largest",
     name_for_errors: str = "the picture",
     detector: Detector | None = None,
     under: NDArray[np.bool_] | None = None,
@@ -229,7 +229,7 @@ def _load_rtmlib(mode: str, device: str) -> Any:
         ) from None
 
 
-def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy whose shorter side has at least 256 pixels."""
     height, width = image.shape[:2]
     scale = DETECTOR_SIDE / min(height, width)

@@ -67,10 +67,10 @@ def draw_pose(
 
 
 def overlay_pose(
-    image: NDArray[np.uint8], pose: Pose | Sequence[Pose], min_score: float = 0.3, strength: float = 0.8
+    image: NDArray[np.uint8], pose: Pose | Sequence[Pose], strength: float = 0.8
 ) -> NDArray[np.uint8]:
     """A copy of the picture (H, W, 3), uint8 RGB, with the skeleton over it at `strength` in 0..1."""
-    drawing = draw_pose(pose, (image.shape[0], image.shape[1]), min_score)
+    drawing = draw_pose(pose, (image.shape[0], image.shape[1]))
     # The brightest channel is the drawing's own coverage: full inside a joint, fading at its smooth edge.
     cover = strength * np.minimum(drawing.max(-1, keepdims=True) / (255 * LIMB_SHADE), 1)
     return np.rint(image * (1 - cover) + drawing * cover.clip(0, 1)).clip(0, 255).astype(np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scd.media import ClipReader, content_hash
 from scd.pose import detect
@@ -14,8 +14,7 @@ from scd.pose.detect import NobodyFound
 from scd.pose.files import PoseFile
 from scd.pose.remember import RememberingDetector
 from scd.pose.track import VERSION, Seen, from_frames, largest, to_frames, track_person
-
-Person = int | Literal["largest"]
+from scd.types import Person
 
 
 def find_poses(
@@ -63,11 +62,10 @@ def _remove(path: Path) -> None:
 
 
 def pose_path(
-    clip: ClipReader, detector: str = "mediapipe", person: Person = "largest",
-    cache: Path | None = None, content: str = "",
-) -> Path:  # fmt: skip
-    """Where `find_poses` keeps what it finds, whether it has looked yet or not."""
-    return cache_path(*_key(clip, detector, person, content), cache)
+    clip: ClipReader, detector: str = "mediapipe", cache: Path | None = None, content: str = ""
+) -> Path:
+    """Where `find_poses` keeps what it finds of the largest person, whether it has looked yet or not."""
+    return cache_path(*_key(clip, detector, "largest", content), cache)
 
 
 def _key(clip: ClipReader, detector: str, person: Person, content: str) -> tuple[str, str, dict[str, Any]]:

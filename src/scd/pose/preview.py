@@ -6,14 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from scd.pose.draw import draw_pose, overlay_pose
 from scd.pose.skeleton import bounding_box
 from scd.pose.track import Seen
-from scd.types import BODY, Pose, PoseClip
-
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+from scd.types import BODY, Picture, Pose, PoseClip
 
 BAR = 24  # pixels above the pictures, for the labels
 GAP = 4  # pixels between the pictures

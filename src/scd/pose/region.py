@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.skeleton import FACE_PARTS, HAND_BONES
-from scd.types import BODY_NAMES, FACE, LEFT_HAND, RIGHT_HAND, Pose, UserError
+from scd.types import BODY_NAMES, FACE, LEFT_HAND, RIGHT_HAND, Pose, Region, UserError
 
 Category = Literal["upper", "lower", "dress"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
-Region = NDArray[np.bool_]  # (H, W), True = generate
 Point = NDArray[np.float64]  # (2,) x, y in pixels
 
 THERE = 0.1  # from this score on a joint widens the region: MediaPipe gives hidden sleeves 0.1 to 0.3

@@ -102,12 +102,17 @@ class Body:
     scores: NDArray[np.float32]  # (T, 129); the middle of the hips has the lesser score of both
 
     @staticmethod
-    def of(joints: NDArray, scores: NDArray, size: tuple[int, int]) -> Body:
-        points = joints.astype(np.float64) * (size[1], size[0])
+    def of(clip: PoseClip) -> Body:
+        points = clip.joints.astype(np.float64) * (clip.size[1], clip.size[0])
         hips = [_J["right_hip"], _J["left_hip"]]
-        score = scores[:, hips].min(1, keepdims=True)
+        score = clip.scores[:, hips].min(1, keepdims=True)
         middle = np.where(score[..., None] > 0, points[:, hips].mean(1, keepdims=True), 0)
-        return Body(np.concatenate([points, middle], 1), np.concatenate([scores, score], 1))
+        return Body(np.concatenate([points, middle], 1), np.concatenate([clip.scores, score], 1))
+
+    @staticmethod
+    def of_pose(pose: Pose) -> Body:
+        """A clip of one frame."""
+        return Body.of(PoseClip(pose.joints[None], pose.scores[None], pose.size, fps=1))
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ def limb_scales(driving: PoseClip, reference: Pose) -> Scales:
     whole pose and of this limb, and with the joints' scores; few votes leave a limb near the torso's scale.
     UserError when the two share no limb at all.
     """
-    body = Body.of(driving.joints, driving.scores, driving.size)
-    own = Body.of(reference.joints[None], reference.scores[None], reference.size)
+    body = Body.of(driving)
+    own = Body.of_pose(reference)
     pairs = np.array([pair for limbs in LIMBS.values() for pair in limbs])
     kind = np.array([i for i, limbs in enumerate(LIMBS.values()) for _ in limbs])
     limbs, weights = _limbs(body, pairs)
@@ -210,8 +215,8 @@ def retarget(
     if face not in ("none", "eyes-mouth", "full"):
         raise UserError(f"--face is none, eyes-mouth or full, not {face!r}")
     scales = limb_scales(driving, reference)
-    body = Body.of(driving.joints, driving.scores, driving.size)
-    own = Body.of(reference.joints[None], reference.scores[None], reference.size)
+    body = Body.of(driving)
+    own = Body.of_pose(reference)
     motion = face_motion(body.points[:, FACE], body.scores[:, FACE], own.points[0, FACE], own.scores[0, FACE])
     points = _carried(body, scales, motion)
     width = reference.size[1] if keep_inside else np.inf

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.detect import native_logs_silenced
-from scd.pose.region import Category, Region, body_of, garment_region, kept_out
-from scd.types import Pose
+from scd.pose.region import Category, body_of, garment_region, kept_out
+from scd.types import Pose, Region
 
 STRAY = 0.01  # of the region's pixels: less cloth than this outside is the silhouette's own error
 REACH = 1.0  # trunk lengths from the region: further off stands somebody else
@@ -19,22 +19,22 @@ MARGIN = 0.15  # trunk lengths around the hull: the outline of the old skirt mus
 ARM = 0.25  # trunk lengths around elbows and wrists: arms beside a skirt are no cloth
 
 
-def find_region(image: NDArray[np.uint8], pose: Pose, category: Category, network: Any = None) -> Region:
+def find_region(image: NDArray[np.uint8], pose: Pose, category: Category) -> Region:
     """(H, W), True = generate: the pose's region, widened by the silhouette where MediaPipe is installed.
 
     `image` is uint8 RGB (H, W, 3). UserError as in `garment_region`.
     """
     region = garment_region(pose, (image.shape[0], image.shape[1]), category)
-    silhouette = None if category == "upper" else find_silhouette(image, network)
+    silhouette = None if category == "upper" else find_silhouette(image)
     return region if silhouette is None else widened(region, silhouette, pose, category)
 
 
-def find_silhouette(image: NDArray[np.uint8], network: Any = None) -> Region | None:
+def find_silhouette(image: NDArray[np.uint8]) -> Region | None:
     """(H, W) the people's pixels by MediaPipe's segmentation (in its wheel, 5 ms); None where it is missing.
 
     On six drawn people in dresses, 256 pixels high, it covered 93 to 98 % of the true pixels.
     """
-    network = _load() if network is None else network
+    network = _load()
     if network is None:
         return None
     with native_logs_silenced():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_BODY, NUM_JOINTS, RIGHT_HAND, Pose
+from scd.types import BODY, BODY_NAMES, NUM_JOINTS, Pose
 
 NECK = BODY_NAMES.index("neck")
 RIGHT_SHOULDER, LEFT_SHOULDER = BODY_NAMES.index("right_shoulder"), BODY_NAMES.index("left_shoulder")
@@ -56,26 +56,6 @@ FACE_PARTS = {
     "inner_mouth": range(60, 68),
 }
 
-# FACE_MIRROR[i] is the point that stands where point i stood once the picture is flipped from left to right.
-FACE_MIRROR = (
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1),
-    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
-)  # fmt: skip
-_SWAP_SIDES = {"right": "left", "left": "right"}
-_BODY_MIRROR = (
-    BODY_NAMES.index("_".join(_SWAP_SIDES.get(word, word) for word in name.split("_"))) for name in BODY_NAMES
-)
-# MIRROR[i]: the same for all 128 joints; applied twice, it gives every joint back.
-MIRROR = np.array(
-    [
-        *_BODY_MIRROR,
-        *(FACE.start + i for i in FACE_MIRROR),
-        *range(RIGHT_HAND.start, RIGHT_HAND.stop),
-        *range(LEFT_HAND.start, LEFT_HAND.stop),
-    ]
-)
-
 # Left, top, right, bottom as fractions of the picture; may reach beyond 0..1.
 Box = tuple[float, float, float, float]
 
@@ -106,13 +86,6 @@ def with_neck(joints: NDArray[np.float32], scores: NDArray[np.float32]) -> tuple
     return joints, scores
 
 
-def mirror(pose: Pose) -> Pose:
-    """The pose of the picture flipped from left to right: x becomes 1 - x, left and right change names."""
-    scores = pose.scores[MIRROR]
-    joints = pose.joints[MIRROR] * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32)
-    return replace(pose, joints=np.where(scores[:, None] > 0, joints, np.float32(0)), scores=scores)
-
-
 def to_crop(pose: Pose, box: Box, size: tuple[int, int]) -> Pose:
     """The pose as seen in the part `box` of its picture, scaled to `size` (height, width).
 
@@ -136,15 +109,15 @@ def inverse_box(box: Box) -> Box:
     return -left / width, -top / height, (1 - left) / width, (1 - top) / height
 
 
-def pose_scale(pose: Pose, min_score: float = 0.3) -> float:
+def pose_scale(pose: Pose) -> float:
     """The longer side of the body's box in pixels: how large this person is. 0 when nobody is there."""
-    box = bounding_box(pose, slice(0, NUM_BODY), min_score)
+    box = bounding_box(pose, BODY)
     if box is None:
         return 0.0
     height, width = pose.size
     return max((box[2] - box[0]) * width, (box[3] - box[1]) * height)
 
 
-def num_present(pose: Pose, part: slice = BODY, min_score: float = 0.3) -> int:
-    """How many joints of `part` reach `min_score`."""
-    return int((pose.scores[part] >= min_score).sum())
+def num_present(pose: Pose, part: slice = BODY) -> int:
+    """How many joints of `part` have a score of 0.3 or more."""
+    return int((pose.scores[part] >= 0.3).sum())

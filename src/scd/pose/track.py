@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from scd.pose.detect import Detector, NobodyFound, require_person
 from scd.pose.likeness import clothes, is_cut, likeness, thumbnail
 from scd.pose.skeleton import bounding_box, empty_pose, inverse_box, pose_scale, to_crop
-from scd.types import BODY, Pose, UserError
+from scd.types import BODY, Person, Pose, UserError
 
 log = logging.getLogger("scd")
 
@@ -54,7 +53,7 @@ class Seen:
 def track_person(
     frames: Iterable[NDArray[np.uint8]],
     detector: Detector,
-    person: int | Literal["largest"] = "largest",
+    person: Person = "largest",
     name_for_errors: str = "the driving clip",
     progress: Callable[[], None] | None = None,
 ) -> Iterator[Seen]:
@@ -99,7 +98,7 @@ def _tracked(
 class _Tracker:
     """The person's last pose, square and clothes: all that is kept between frames."""
 
-    def __init__(self, detector: Detector, person: int | Literal["largest"], name: str) -> None:
+    def __init__(self, detector: Detector, person: Person, name: str) -> None:
         self.detector, self.person, self.name = detector, person, name
         self.pose: Pose | None = None  # where the person was last seen
         self._side = 0.0  # of the last square, pixels

@@ -6,7 +6,7 @@ view.image, view.pose, view.labels        # picture and truth
 """
 
 from .flat import flat_garment
-from .scene import VERSION, Person, Scene, View, contact_sheet
+from .scene import VERSION, Person, Scene, View
 from .tailor import LABELS
 from .wardrobe import Garment, Outfit, sample_garment, sample_outfit
 
@@ -18,7 +18,6 @@ __all__ = [
     "Person",
     "Scene",
     "View",
-    "contact_sheet",
     "flat_garment",
     "sample_garment",
     "sample_outfit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .wardrobe import sample_colour
+from .wardrobe import choose, sample_colour
 
 KINDS = {"studio": 4, "wall": 2, "room": 3, "street": 2.5, "park": 2, "stage": 1.5}
 
@@ -17,9 +17,7 @@ def paint_background(rng: np.random.Generator, height: int, width: int, horizon:
 
     All random numbers are drawn before painting, in a fixed order, so every size shows the same place.
     """
-    names = list(KINDS)
-    odds = np.array(list(KINDS.values()))
-    kind = names[int(rng.choice(len(names), p=odds / odds.sum()))]
+    kind = choose(rng, KINDS)
     colours = [np.array(sample_colour(rng)) for _ in range(8)]
     numbers = rng.uniform(size=64)
     picture = np.zeros((2 * height, 2 * width, 3), np.float32)

@@ -21,8 +21,8 @@ EMBLEMS = ("star", "heart", "bolt", "target", "smile", "flower", "diamond", "plu
 LETTERS = "ABCDEFGHKLMNPRSTUVWXYZ2345679"
 
 
-def _star(points: int, inner: float, turn: float = 0.0) -> np.ndarray:
-    angle = np.pi * np.arange(2 * points) / points + turn
+def _star(points: int, inner: float) -> np.ndarray:
+    angle = np.pi * np.arange(2 * points) / points
     radius = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
     return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1)
 
@@ -34,8 +34,8 @@ def motif_mask(name: str) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
     middle, radius = size // 2, int(size * 0.46)
 
-    def polygon(points: np.ndarray, value: float = 255) -> None:
-        cv2.fillPoly(mask, [np.round(middle + radius * points).astype(np.int32)], (value,))
+    def polygon(points: np.ndarray) -> None:
+        cv2.fillPoly(mask, [np.round(middle + radius * points).astype(np.int32)], (255,))
 
     def disc(x: float, y: float, r: float, value: float = 255) -> None:
         centre = (round(middle + radius * x), round(middle + radius * y))

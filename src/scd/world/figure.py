@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-SIDES = np.array([-1.0, 1.0])  # right, left: the sign of x on the body
 STATURE = 1.70  # all tables below are for this stature in metres and scaled by the person's own
 
 _ARM = ("raise", "swing", "twist", "elbow", "wrist", "curl")
@@ -260,21 +259,21 @@ def stand(body: Body, posture: np.ndarray) -> Figure:
     joints[18:86] = head + size * FACE_POINTS @ r_head.T
     joints[86:107], joints[107:128] = hands[1], hands[0]
     return Figure(
-        joints,
-        pelvis,
-        r_pelvis,
-        r_chest,
-        waist,
-        neck,
-        head,
-        r_head,
-        arms,
-        r["arm"],
-        r["fore"],
-        hands,
-        r["hand"],
-        legs,
-        r["thigh"],
-        r["shin"],
-        r["foot"],
+        joints=joints,
+        pelvis=pelvis,
+        r_pelvis=r_pelvis,
+        r_chest=r_chest,
+        waist=waist,
+        neck=neck,
+        head=head,
+        r_head=r_head,
+        arms=arms,
+        r_arms=r["arm"],
+        r_fores=r["fore"],
+        hands=hands,
+        r_hands=r["hand"],
+        legs=legs,
+        r_thighs=r["thigh"],
+        r_shins=r["shin"],
+        r_feet=r["foot"],
     )

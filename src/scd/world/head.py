@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .figure import FACE_POINTS, SKULL
-from .wardrobe import Colour, sample_colour
+from .wardrobe import Colour, choose, sample_colour
 
 STYLES = {
     "short": 5,
@@ -55,7 +55,6 @@ class Hair:
     Rings in head coordinates (height, half width, half depth, shift), and where they end towards the face.
     """
 
-    style: str
     colour: Colour
     hat: Colour | None = None
     rows: np.ndarray | None = None
@@ -135,15 +134,13 @@ _LINES["tail"] = _LINES["bun"]
 
 def sample_hair(rng: np.random.Generator) -> Hair:
     """Draw a hair style and its colour; one person in twelve has dyed hair."""
-    names = list(STYLES)
-    odds = np.array(list(STYLES.values()))
-    style = names[int(rng.choice(len(names), p=odds / odds.sum()))]
+    style = choose(rng, STYLES)
     colour = (
         sample_colour(rng) if rng.uniform() < 0.08 else _between(_HAIRS, rng.uniform(0, len(_HAIRS) - 1.001))
     )
     hat = sample_colour(rng)
     if style == "bald":
-        return Hair(style, colour)
+        return Hair(colour)
     thick = {"crop": 0.005, "afro": 0.040, "cap": 0.011, "bun": 0.009, "tail": 0.009}.get(
         style, float(rng.uniform(0.012, 0.020))
     )
@@ -184,7 +181,7 @@ def sample_hair(rng: np.random.Generator) -> Hair:
             ],
             1,
         )
-    return Hair(style, colour, hat if style == "cap" else None, rows, knot, style == "cap", _LINES[style])
+    return Hair(colour, hat if style == "cap" else None, rows, knot, style == "cap", _LINES[style])
 
 
 def hair_edge(hair: Hair, angle: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .figure import ARM, INDEX, LEG, PARAMETERS
+from .wardrobe import choose
 
 CLIPS = ("dance", "walk", "wave", "turn")
 
@@ -51,11 +52,6 @@ STANCE_ODDS = {
 }
 
 
-def _choose(rng: np.random.Generator, odds: dict[str, float]) -> str:
-    weights = np.array(list(odds.values()), dtype=float)
-    return list(odds)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-
-
 def rest() -> np.ndarray:
     """Standing straight, arms hanging: the vector (33,) that the others vary."""
     posture = np.zeros(len(PARAMETERS))
@@ -90,12 +86,12 @@ def sample_posture(rng: np.random.Generator) -> np.ndarray:
     """A random posture with a random turn."""
     posture = rest()
     posture[INDEX["yaw"]] = sample_yaw(rng)
-    stance = _choose(rng, STANCE_ODDS)
+    stance = choose(rng, STANCE_ODDS)
     first, second = ("right", "left") if rng.uniform() < 0.5 else ("left", "right")
     for side, mean in zip((first, second), STANCES[stance], strict=True):
         posture[LEG[side]] = np.array(mean) + rng.uniform(-1, 1, 5) * (3, 6, 6, 4, 3)
         posture[INDEX[f"{side}_knee"]] = max(posture[INDEX[f"{side}_knee"]], 1.0)
-    names = [_choose(rng, ARM_ODDS), _choose(rng, ARM_ODDS)]
+    names = [choose(rng, ARM_ODDS), choose(rng, ARM_ODDS)]
     if rng.uniform() < 0.3:
         names[1] = names[0]  # both arms alike
     if stance in ("walk", "lunge") and rng.uniform() < 0.5:

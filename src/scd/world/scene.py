@@ -271,12 +271,3 @@ def _buried() -> np.ndarray:
 
 
 _BURIED = _buried()
-
-
-def contact_sheet(seeds: Sequence[int], views: int = 6, size: int | tuple[int, int] = 128) -> np.ndarray:
-    """A picture of pictures, uint8: one row per seed, one column per view."""
-    rows = [
-        np.concatenate([Scene.from_seed(seed).view(index, size).image for index in range(views)], 1)
-        for seed in seeds
-    ]
-    return np.concatenate(rows, 0)

@@ -320,12 +320,9 @@ def _neck(figure: Figure, body: Body) -> np.ndarray:
     return loft(top * (1 - t) + base * t, across * radius, ahead * radius)[None]
 
 
-def ball_rows(num: int = 8) -> np.ndarray:
-    """A unit ball as (height, radius) from top to bottom."""
-    angle = np.linspace(0.02, np.pi - 0.02, num)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
+_ANGLE = np.linspace(0.02, np.pi - 0.02, 8)
+# A unit ball as (height, radius) from top to bottom
+_BALL = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], 1)
 _NOSE = np.array([[0.030, 0.004, 0.006, 0.084], [0.012, 0.0075, 0.013, 0.088], [-0.006, 0.010, 0.019, 0.090],
                   [-0.019, 0.0145, 0.023, 0.090],
                   [-0.028, 0.0145, 0.021, 0.089], [-0.034, 0.011, 0.013, 0.088],
@@ -348,8 +345,7 @@ def _head(figure: Figure, body: Body, hair: Hair) -> dict[str, np.ndarray]:
     # Ears are balls: middle and half axes in head coordinates.
     middles = np.array([[-0.076, 0.002, -0.008], [0.076, 0.002, -0.008]]) * size
     axes = np.array([[0.011, 0.028, 0.019], [0.011, 0.028, 0.019]]) * size
-    rows = ball_rows()
-    height, radius = rows[None, :, :1] * axes[:, None, 1:2], rows[None, :, 1:]
+    height, radius = _BALL[None, :, :1] * axes[:, None, 1:2], _BALL[None, :, 1:]
     centres = (figure.head + middles @ frame.T)[:, None] + height * frame[:, 1]
     grids["ears"] = loft(
         centres, radius * axes[:, None, :1] * frame[:, 0], radius * axes[:, None, 2:] * frame[:, 2]

@@ -73,7 +73,6 @@ def _cubic(place: np.ndarray, num: int, periodic: bool) -> np.ndarray:
 @dataclass(frozen=True)
 class Part:
     name: str
-    copies: int
     down: np.ndarray  # (M, K) interpolation from rings to dense rows
     around: np.ndarray  # (A, N)
     two_sided: bool
@@ -108,14 +107,13 @@ def tailor(body: Body, face: Face, hair: Hair, outfit: Outfit, scale: float) -> 
         parts.append(
             Part(
                 name,
-                len(grid),
                 _cubic(place, len(length), False),
                 _around(grid.shape[2], num_columns),
                 name in ("hair", "skirt"),
             )
         )
         colour, label = _paint(
-            name, body, face, hair, outfit, place, along, num_columns, float(ring.mean()), len(grid), density
+            name, face, hair, outfit, place, along, num_columns, float(ring.mean()), density
         )
         shape = (len(grid), num_rows, num_columns)
         colours.append(np.broadcast_to(colour, (*shape, 3)).reshape(-1, 3))
@@ -129,7 +127,6 @@ def tailor(body: Body, face: Face, hair: Hair, outfit: Outfit, scale: float) -> 
 
 def _paint(
     name: str,
-    body: Body,
     face: Face,
     hair: Hair,
     outfit: Outfit,
@@ -137,7 +134,6 @@ def _paint(
     along: np.ndarray,
     columns: int,
     around: float,
-    copies: int,
     density: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colours (copies or 1, M, N, 3) and labels of one part's dense samples."""

@@ -110,7 +110,8 @@ class Outfit:
         )
 
 
-def _choose(rng: np.random.Generator, odds: Mapping[str, float]) -> str:
+def choose(rng: np.random.Generator, odds: Mapping[str, float]) -> str:
+    """Draw a name by its odds, which need not add up to 1."""
     weights = np.array(list(odds.values()), dtype=float)
     return list(odds)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
@@ -155,7 +156,7 @@ def sample_garment(rng: np.random.Generator, kind: str) -> Garment:
     ground = sample_colour(rng)
     second = contrasting(rng, ground)
     third = contrasting(rng, ground)
-    pattern = _choose(rng, LOWER_PATTERNS if kind == "lower" else PATTERNS)
+    pattern = choose(rng, LOWER_PATTERNS if kind == "lower" else PATTERNS)
     if kind == "dress" and pattern == "jacket":
         pattern = "dots"
     motif = {"letter": LETTERS[int(rng.integers(len(LETTERS)))]}.get(
@@ -181,7 +182,7 @@ def sample_garment(rng: np.random.Generator, kind: str) -> Garment:
     upper: dict[str, Any] = {
         "sleeve": (0.0, 0.3, 0.55, 1.1, 1.93)[int(rng.choice(5, p=(0.16, 0.14, 0.30, 0.12, 0.28)))],
         "sleeve_flare": float(rng.uniform() < 0.15),
-        "neckline": _choose(rng, NECKLINES),
+        "neckline": choose(rng, NECKLINES),
         "depth": float(rng.uniform(0.05, 0.12)),
         "raglan": bool(rng.uniform() < 0.2 and pattern in ("plain", "letter", "emblem")),
     }
@@ -200,7 +201,7 @@ def sample_garment(rng: np.random.Generator, kind: str) -> Garment:
             **upper,
             **common,
         )
-    cut = _choose(rng, {"trousers": 5, "shorts": 2.5, "skirt": 2.5})
+    cut = choose(rng, {"trousers": 5, "shorts": 2.5, "skirt": 2.5})
     lengths = {"trousers": (1.75, 1.98), "shorts": (0.55, 0.98), "skirt": (0.5, 1.5)}[cut]
     flare = {"trousers": float(rng.uniform() < 0.25), "shorts": 0.5, "skirt": float(rng.uniform(0.1, 1.0))}[
         cut
