@@ -796,7 +796,7 @@ def test_doctor_names_what_is_missing(scd, folder, model, monkeypatch):
     code, out, _ = scd("doctor")
     assert code == 1
     assert "poses of 2 clips are kept, 3.5 MB in " in out
-    assert "MISSING  the embedded model is missing\n         -> pip install" in out
+    assert "MISSING  the embedded model is missing\n         -> get the repository anew" in out
 
     shutil.copytree(model, "weights/embedded")
     code, out, _ = scd("doctor")

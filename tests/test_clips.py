@@ -1,6 +1,8 @@
 """Clips: a one-frame clip is the picture, the reference stands outside temporal layers, windows keep the
 device flat, and a loop that was cut off goes on to the same frames."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -301,6 +303,45 @@ def test_a_guidance_that_a_callback_changed_goes_on(pipe, reference, tmp_path):
     assert np.array_equal(again, whole)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_loop_without_a_seed_goes_on_too(pipe, reference, tmp_path, shared):
+    steps = []
+    pipe.register_to_config(shared_noise=shared)
+    for _ in range(2):
+        paint(
+            pipe, reference, make_clip(2), generator=None, work_folder=tmp_path, num_inference_steps=4,
+            callback_on_step_end=lambda _, index, *__: steps.append(index) or {},
+        )  # fmt: skip
+    assert steps == [0, 1, 2, 3], "the second call had nothing left to do"
+
+
+def test_pipelines_that_share_a_network_norm_as_each_says(pipe, reference):
+    over = SCDPipeline.from_pipe(pipe, motion_norm_per_frame=False)
+    clip = make_clip(3)
+    per_frame, over_clip = (paint(one, reference, clip).frames for one in (pipe, over))
+    assert not np.array_equal(per_frame, over_clip)
+    adapt(over.unet)  # what an error advises
+    assert np.array_equal(paint(over, reference, clip).frames, over_clip)
+    assert np.array_equal(paint(pipe, reference, clip).frames, per_frame)
+
+
+def test_a_network_that_is_given_keeps_its_own_temporal_layers(pipe, reference, tmp_path):
+    """In place of the adapter of the pipeline, or folder, around it: a LoRA on clips was exported without."""
+    learnt = copy.deepcopy(pipe.unet)
+    for layer in motion.temporal_layers(learnt):
+        torch.nn.init.normal_(layer.proj_out.weight, generator=seeded(5))
+    pipe.save_pretrained(tmp_path)
+    clip, before = make_clip(2), paint(pipe, reference, make_clip(2)).frames
+    one = SCDPipeline.from_pipe(pipe, unet=learnt)
+    two = SCDPipeline.from_pretrained(tmp_path, unet=learnt)
+    for other in (one, two):
+        other.set_progress_bar_config(disable=True)
+        again = other.encode_reference(make_picture(0), make_pose(0))
+        frames = paint(other, again, clip).frames
+        assert not np.allclose(frames, before)
+        assert all(torch.equal(other.unet.state_dict()[n], v) for n, v in learnt.state_dict().items())
+
+
 def test_a_damaged_savepoint_costs_time_only(pipe, reference, tmp_path):
     clip = make_clip(2)
     whole = paint(pipe, reference, clip).frames
@@ -370,10 +411,11 @@ def test_per_clip_statistics_are_diffusers_own():
     x = torch.randn(6, 16, 3, 5)
     with torch.no_grad():
         truth = stock(x, num_frames=3)
-        motion.adapt_motion(stock, norm_per_frame=False)
+        motion.adapt_motion(stock)
+        motion.set_norm(stock, per_frame=False)
         assert torch.equal(stock(x, None, None, None, 3, None), truth)
         assert torch.equal(stock(x, num_frames=1), x)
-        motion.adapt_motion(stock, norm_per_frame=True)
+        motion.set_norm(stock, per_frame=True)
         per_frame = stock(x, num_frames=3)
     assert (per_frame - truth).abs().max() > 1e-3
     # Frame statistics: a scaled frame gives the same normalised frame, so its residual is the same

@@ -421,10 +421,23 @@ def test_the_ramp_lies_inside_and_the_border_is_no_edge():
     assert np.array_equal(white[0, :, 0], [0, 0, 0, 0, 64, 128, 191, 255, 255, 255, 255, 255])
 
 
+@pytest.mark.parametrize("width", [2, 4, 8, 16, 40])
+def test_the_middle_of_a_strap_is_generated(width):
+    generated, original = np.ones((9, 60, 3), np.float32), np.zeros((9, 60, 3), np.float32)
+    region = np.zeros((9, 60), bool)
+    region[:, 10 : 10 + width] = True
+    out = paste_back(generated, original, region, 8)[4, :, 0]
+    assert (out[~region[4]] == 0).all()
+    assert (out[region[4]] == 1).mean() >= 0.5
+    assert np.array_equal(out[10 : 10 + width], out[10 : 10 + width][::-1])
+
+
 @pytest.mark.parametrize(("height", "feather"), [(8, 1), (64, 1), (128, 2), (1024, 16)])
 def test_the_default_feather_is_a_share_of_the_picture(height, feather):
-    generated, original = pictures((height, 40), np.float32)
-    region = make_region(1, (height, 40))
+    size = height, 40 + 8 * feather
+    generated, original = pictures(size, np.float32)
+    region = np.zeros(size, bool)
+    region[:, 4:] = True  # wide enough for the whole ramp
     out = paste_back(generated, original, region)
     assert np.array_equal(out, paste_back(generated, original, region, feather))
     assert not np.array_equal(out, paste_back(generated, original, region, feather + 1))

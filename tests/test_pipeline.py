@@ -4,12 +4,14 @@ round-trip."""
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
 
+from scd.inputs import on_device
 from scd.reference import Reference, StaleReference
 from scd.types import UserError
 
@@ -45,6 +47,33 @@ def test_one_seed_one_picture_in_any_batch_size(pipe, reference):
     assert not close(together, images(pipe(reference, poses, generator=seeded(1))))
 
 
+def test_one_reference_or_a_stack_serve_several_pictures_of_each_pose(pipe, reference):
+    poses, seeds = [make_pose(1), make_pose(2)], [seeded(i) for i in range(4)]
+    other = pipe.encode_reference(make_picture(1), make_pose(1))
+
+    def both(given):
+        for seed, generator in enumerate(seeds):
+            generator.manual_seed(seed)
+        return images(pipe(given, poses, generator=seeds, num_images_per_prompt=2))
+
+    assert np.array_equal(both([reference]), both(reference))
+    stacked = both(Reference.stack([reference, other]))
+    assert np.array_equal(both([reference, other]), stacked)
+    assert close(stacked[3], images(pipe(other, poses[1], generator=seeded(3)))[0])
+    assert not close(stacked[3], images(pipe(reference, poses[1], generator=seeded(3)))[0])
+
+
+def test_generators_of_another_device_draw_where_a_long_clip_lies():
+    """A stand-in for a CUDA generator, of which no CPU has one."""
+    cuda = SimpleNamespace(device=torch.device("cuda"), initial_seed=lambda: 7)
+    mine = seeded()
+    moved, kept, none = on_device([cuda, mine, None], torch.device("cpu"))
+    assert torch.equal(torch.randn(3, generator=moved), torch.randn(3, generator=seeded(7)))
+    assert kept is mine
+    assert none is None
+    assert on_device([cuda, mine], torch.device("cuda")) == [cuda, mine]
+
+
 def test_a_generator_moves_on(pipe, reference):
     g = seeded()
     assert not np.array_equal(
@@ -74,6 +103,11 @@ def test_references_that_do_not_fit_are_said(pipe, reference, tmp_path):
         with pytest.raises(ValueError, match=r"2 references for [13] poses: give one for all, or one each"):
             pipe(pair, poses)
     assert len(pipe(pair, [make_pose(1), make_pose(2)], generator=seeded()).images) == 2
+    two = [make_picture(0, (64, 32)), make_picture(1, (64, 32))]
+    with pytest.raises(ValueError, match="need one size and number"):  # as many tokens, of two pictures
+        pipe([pipe.encode_reference(two), reference], [make_pose(1), make_pose(2)])
+    with pytest.raises(ValueError, match="2 reference pictures, but one pose: give a list, one each"):
+        pipe.encode_reference(two, make_pose(0))
     with pytest.raises(ValueError, match="has one Pose, or None, not a list"):
         pipe.encode_reference(make_picture(0), [make_pose(0)])
     with pytest.raises(ValueError, match=r"a picture tensor is float .*, not torch.uint8 \(3, 64, 64\)"):
@@ -131,6 +165,12 @@ def test_guidance_one_computes_nothing_twice(pipe, reference):
     assert count_rows(pipe, reference=None, guidance_scale=2.0) == [1, 1, 1]
 
 
+def test_guidance_below_one_is_none_as_in_diffusers(pipe, reference):
+    one, zero = (images(pipe(reference, make_pose(1), guidance_scale=g, generator=seeded())) for g in (1, 0))
+    assert np.array_equal(one, zero)
+    assert not close(zero, images(pipe(None, make_pose(1), generator=seeded())))
+
+
 def test_guidance_one_equals_unguided_and_two_does_not(pipe, reference):
     """Unguided = the loop written out with the conditional rows alone."""
     latents = torch.randn(1, 4, 8, 8, generator=seeded())
@@ -185,6 +225,18 @@ def test_stale_by_timestep_pose_encoder_and_precision(pipe, reference):
     pipe.to(torch.bfloat16)
     with pytest.raises(StaleReference, match="another precision"):
         pipe(reference, make_pose(1))
+
+
+def test_a_change_of_precision_is_seen_whatever_the_values(pipe):
+    """Half precision as float32 has the same values; only its dtype tells that a reference is stale."""
+    pipe.to(torch.bfloat16).to(torch.float32)  # values that both can hold
+    old = pipe.encode_reference(make_picture(0), make_pose(0))
+    pipe.to(torch.bfloat16)
+    with pytest.raises(StaleReference, match="another precision"):
+        pipe(old, make_pose(1))
+    new = pipe.encode_reference(make_picture(0), make_pose(0))
+    assert new.stamp["dtype"] == "bfloat16"
+    assert len(pipe(new, make_pose(1), generator=seeded()).images) == 1
 
 
 def test_a_replaced_processor_is_an_error(pipe, reference):

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import conftest
 import numpy as np
 import pytest
 from mirrored import FACE_MIRROR, MIRROR, mirror
@@ -229,6 +230,15 @@ def test_drawing_moves_by_fractions_of_a_pixel():
     places = [middle(shift) for shift in (0, 0.25, 0.5, 0.75, 1)]
     np.testing.assert_allclose(places, [32, 32.25, 32.5, 32.75, 33], atol=0.15)
     assert (np.diff(places) > 0.05).all()
+
+
+def test_joints_that_are_no_numbers_are_absent():
+    whole = conftest.make_pose(0)
+    joints, scores = whole.joints.copy(), whole.scores.copy()
+    joints[4], scores[4] = np.nan, 0
+    absent = draw_pose(Pose(joints, scores, whole.size))
+    scores[4] = 1
+    assert np.array_equal(draw_pose(Pose(joints, scores, whole.size)), absent)
 
 
 def test_absent_joints_take_their_limbs_along():

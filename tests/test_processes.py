@@ -138,7 +138,7 @@ def test_twenty_kills_leave_the_same_curve(tiny, tmp_path):
     kill_often(tiny, tmp_path, 20)
 
 
-def test_a_kill_between_two_models_leaves_the_older_one(tmp_path):
+def test_a_kill_between_two_models_leaves_the_older_one(tmp_path, monkeypatch):
     """`model/` is swapped in two renames."""
     pipe = make_pipeline()
     checkpoint.export(pipe, tmp_path / "model")
@@ -146,6 +146,19 @@ def test_a_kill_between_two_models_leaves_the_older_one(tmp_path):
     checkpoint.put_back(tmp_path / "model")
     assert load(tmp_path / "model", "cpu", "float32").stamp == pipe.stamp
     checkpoint.put_back(tmp_path / "model")  # nothing to do
+    rename, calls = os.replace, []
+
+    def cut_off(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    before = sorted(path.name for path in (tmp_path / "model").iterdir())
+    monkeypatch.setattr(os, "replace", cut_off)  # between the two renames
+    with pytest.raises(KeyboardInterrupt), checkpoint.whole_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == before
 
 
 def test_a_log_is_cut_where_a_run_goes_on(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_pipeline, make_scheduler
 
+from scd.pipeline import SCDPipeline
 from scd.schedulers import KNOWN, check_scheduler, scheduler_named
 
 MEAN, STD = 0.7, 0.5  # of the data, a normal distribution in every pixel
@@ -98,6 +99,28 @@ def test_assignment_checks_and_keeps_the_old_one():
     assert pipe.scheduler is old
     pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(old.config)
     assert pipe.config.scheduler == ("diffusers", "UniPCMultistepScheduler")
+
+
+def test_a_way_through_other_schedulers_does_not_begin_to_clip():
+    """UniPC knows no `clip_sample`; DDIM made from one that lost it would cut latents off at 1."""
+    ddim = trained(V)
+    through = scheduler_named(scheduler_named(ddim, "UniPCMultistep"), "DDIM")
+    assert through.config.clip_sample is False
+    with pytest.raises(ValueError, match="its clip_sample is on, and would cut off latents"):
+        check_scheduler(ddim, make_scheduler(clip_sample=True, prediction_type=V))
+
+
+def test_a_folder_keeps_its_schedule(tmp_path):
+    pipe = make_pipeline()
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="PNDMScheduler does not fit this model"):
+        SCDPipeline.from_pretrained(tmp_path, scheduler=diffusers.PNDMScheduler())
+    other = scheduler_named(pipe.scheduler, "DPMSolverMultistep")
+    assert SCDPipeline.from_pretrained(tmp_path, scheduler=other).scheduler is other
+    with pytest.raises(ValueError, match="RePaintScheduler does not fit this model"):  # its step wants more
+        pipe.scheduler = diffusers.RePaintScheduler.from_config(
+            {**pipe.scheduler.config, "trained_betas": pipe.scheduler.betas.numpy()}
+        )
 
 
 def test_schedulers_by_name(caplog):

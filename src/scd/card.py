@@ -19,7 +19,7 @@ pipe = scd.SCDPipeline.from_pipe(
     base,
     pose_encoder=scd.PoseEncoder.from_pretrained("{name}/pose_encoder"),  # learnt beside the LoRA
     scheduler=diffusers.{scheduler}.from_pretrained("{name}/scheduler"),
-)
+).to(base.device, base.dtype)
 pipe.load_lora_weights("{name}/{file}")
 ```"""
 UNSAID = "not said"  # a licence that nobody gave: to be filled in before anything is published

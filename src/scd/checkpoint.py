@@ -163,6 +163,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             f"{folder}: cannot write the model ({_reason(error)}); free some space and run again"
         ) from error
     finally:
+        put_back(folder)  # cut off between the two renames
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -27,9 +27,9 @@ class Denoiser:
         self, pipe: Any, reference: Reference | None, clips: Sequence[Sequence[Pose]], size: tuple[int, int],
         guidance: float, window: int, overlap: int,
     ):  # fmt: skip
-        """pipe: the networks and encoders. size: (height, width) in pixels. guidance 1 computes nothing
-        twice. window, overlap: frames, for clips that are longer. Raises ValueError for an overlap that
-        leaves no stride."""
+        """pipe: the networks and encoders. size: (height, width) in pixels. guidance: 1 or less is none, as
+        in diffusers, and computes nothing twice. window, overlap: frames, for clips that are longer. Raises
+        ValueError for an overlap that leaves no stride."""
         self.pipe, self.reference, self.clips, self.size = pipe, reference, clips, size
         self.guidance = guidance  # may change between two calls
         self.window, self.overlap = window, overlap
@@ -49,7 +49,7 @@ class Denoiser:
 
     @property
     def guided(self) -> bool:
-        return self.guidance != 1 and self.reference is not None
+        return self.guidance > 1 and self.reference is not None
 
     def __call__(self, state: Tensor, t: Tensor, step: int) -> Tensor:
         """The guided prediction for a state (N, T, C, h, w), scaled as the scheduler wants it, at timestep t,
@@ -86,7 +86,8 @@ class Denoiser:
         if self.reference is None:
             zero = torch.zeros(num_rows, 1, unet.config.cross_attention_dim, dtype=unet.dtype)
             return zero.to(self.pipe._execution_device), (-1,) * num_rows, None
-        groups = [n if self.reference.num_groups > 1 else 0 for n in range(self.num)]
+        # One group for all, or one for each pose, whose pictures are in a row
+        groups = [n * self.reference.num_groups // self.num for n in range(self.num)]
         owner = tuple(group for group in groups for _ in range(num_frames))
         context = self.reference.context[list(owner)]
         if self.guided:

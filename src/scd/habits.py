@@ -12,11 +12,20 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.hub_utils import validate_hf_hub_args
 
-from scd.backbones.motion import is_temporal
+from scd.backbones.motion import has_motion, is_temporal
 from scd.reference import NOT_TO_DISK
 from scd.schedulers import check_scheduler
 
 logger = logging.getLogger(__name__)
+
+
+def with_own_motion(components: dict[str, Any]) -> dict[str, Any]:
+    """A network that is given with temporal layers keeps them: no adapter of the folder or pipeline around it
+    takes their place."""
+    unet = components.get("unet")
+    if unet is not None and "motion_adapter" not in components and has_motion(unet):
+        return {**components, "motion_adapter": None}
+    return dict(components)
 
 
 class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
@@ -33,6 +42,12 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
         if name == "scheduler" and value is not None and self.__dict__.get("scheduler") is not None:
             check_scheduler(self.__dict__["scheduler"], value)
         super().__setattr__(name, value)
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs):
+        """As diffusers': another pipeline with the same components, but for those that are given."""
+        parent: Any = super()
+        return parent.from_pipe(pipeline, **with_own_motion(kwargs))
 
     # ---- LoRA ----
 

@@ -90,6 +90,18 @@ def split_generator(generator, num: int) -> list[torch.Generator | None]:
     return [generator, *(torch.Generator(generator.device).manual_seed(seed) for seed in seeds)]
 
 
+def on_device(
+    generators: Sequence[torch.Generator | None], device: torch.device
+) -> list[torch.Generator | None]:
+    """Generators that can draw there what a scheduler adds: of a CUDA generator, for a clip that lies on the
+    host, another one with its seed."""
+
+    def moved(generator: torch.Generator) -> torch.Generator:
+        return torch.Generator(device).manual_seed(generator.initial_seed())
+
+    return [g if g is None or g.device.type in ("cpu", device.type) else moved(g) for g in generators]
+
+
 def same_for_frames(generators: Sequence[torch.Generator], num_frames: int) -> list[torch.Generator]:
     """A generator for each of N clips' T frames, (N T): the clip's own for its first frame, and copies of it,
     which draw the same, for the others."""

@@ -29,16 +29,9 @@ from scd.backbones import unet as backbone
 from scd.codec import PatchCodec
 from scd.denoiser import Denoiser
 from scd.encoders import AnyPicture, Encoders
-from scd.habits import Habits
+from scd.habits import Habits, with_own_motion
 from scd.inpaint import AnyRegion, Canvas, as_targets
-from scd.inputs import (
-    as_clips,
-    initial_latents,
-    inside,
-    outside,
-    same_for_frames,
-    split_generator,
-)
+from scd.inputs import as_clips, initial_latents, inside, on_device, outside, same_for_frames, split_generator
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
@@ -100,13 +93,14 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         unet, motion_adapter = motion.fitted(unet, motion_adapter)
         self.register_modules(
             vae=vae,
-            unet=backbone.adapt(unet, motion_norm_per_frame),
+            unet=backbone.adapt(unet),
             pose_encoder=pose_encoder,
             scheduler=scheduler,
             image_encoder=image_encoder,
             motion_adapter=motion_adapter,
             reference_unet=reference_unet and backbone.adapt(reference_unet),
         )
+        motion.set_norm(unet, motion_norm_per_frame)
         self.register_to_config(
             reference_timestep=reference_timestep, default_size=default_size, default_steps=default_steps,
             default_guidance=default_guidance, default_window=default_window, default_overlap=default_overlap,
@@ -128,8 +122,13 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         kwargs["use_safetensors"] = True
         if not folder.exists():  # an id: its folder in the cache
             folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
-        kwargs = {**load_networks(folder, kwargs), **kwargs}
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        given = with_own_motion(kwargs)
+        scheduler = given.pop("scheduler", None)
+        given = {**load_networks(folder, given), **given}
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **given)
+        if scheduler is not None:
+            pipe.scheduler = scheduler  # refused when it cannot do the schedule of the folder's own
+        return pipe
 
     @classmethod
     def from_stable_diffusion(
@@ -175,16 +174,18 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     def encode_reference(
         self, image: AnyPicture | Sequence[AnyPicture], pose: Pose | Sequence[Pose | None] | None = None
     ) -> Reference:
-        """Read one reference picture, or several that are joined in order (each with its own pose).
+        """Read one reference picture, or several that are joined in order (each with its own pose, or None
+        for all).
 
         Sides must be multiples of the VAE's factor (8; the embedded model's 4). Without a pose (a garment)
         the pose features are zero. The result is a value: use it for any number of calls, save it, add it to
         others.
         """
         if isinstance(image, list | tuple):
-            poses = pose if isinstance(pose, list | tuple) else [pose] * len(image)
-            if not image or len(poses) != len(image):
-                raise ValueError(f"{len(image)} reference pictures, but {len(poses)} poses")
+            poses = [None] * len(image) if pose is None else pose
+            if not image or isinstance(poses, Pose) or len(poses) != len(image):
+                given = "one pose" if isinstance(poses, Pose) else f"{len(poses)} poses"
+                raise ValueError(f"{len(image)} reference pictures, but {given}: give a list, one each")
             first, *rest = (self.encode_reference(i, p) for i, p in zip(image, poses, strict=True))
             return sum(rest, start=first)
         if not (pose is None or isinstance(pose, Pose)):
@@ -209,7 +210,9 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         known: Any = self._stamp[0] if self._stamp else (None,)
         # weights that are away (None) are what they were
         values = fingerprint(*self._readers, self.pose_encoder) or known[0]
-        seen = values, *map(active_switches, self._readers), timestep
+        # dtypes apart: a network that is widened keeps its values
+        dtypes = tuple(network.dtype for network in (*self._readers, self.pose_encoder))
+        seen = values, *map(active_switches, self._readers), timestep, dtypes
         if known != seen:
             self._stamp = seen, make_stamp(self.unet, self.pose_encoder, timestep, self.reference_unet)
         return self._stamp[1]
@@ -249,10 +252,10 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         reference: one for all, or a list of N, one each; None paints without one. poses: a Pose or N of them,
         a PoseClip or N of them. generator: one, which is split by index (so that picture i does not depend on
         N), or N. latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
-        guidance_scale 1 computes nothing twice. output_type: pil, np, pt or latent. window, overlap: frames,
-        for clips longer than a window. work_folder: every few steps the state is saved there, and the same
-        call goes on from it. num_images_per_prompt, diffusers' name: pictures (or clips) of each pose, in a
-        row; generators, latents and the result are then as many.
+        guidance_scale 1, or less, computes nothing twice. output_type: pil, np, pt or latent. window,
+        overlap: frames, for clips longer than a window. work_folder: every few steps the state is saved
+        there, and the same call goes on from it. num_images_per_prompt, diffusers' name: pictures (or clips)
+        of each pose, in a row; generators, latents and the result are then as many.
 
         person, region: a picture (as `encode_reference` takes it) that is painted in the region only, (H, W)
         bool, True = generate, or a PIL mask; each one for all, or a list of N. Height and width are the
@@ -273,17 +276,16 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             width or self.config.default_size or clips[0][0].size[1],
         )
         # diffusers' own callback objects name their tensors themselves
-        tensor_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        if isinstance(reference, list | tuple):
-            reference = [r for r in reference for _ in range(num_images_per_prompt)]
-        reference = self._check(reference, num, frames, size, tensor_inputs, output_type)
+        tensors = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        reference = self._check(reference, num // num_images_per_prompt, frames, size, tensors, output_type)
         self._guidance_scale = float(
             self.config.default_guidance if guidance_scale is None else guidance_scale
         )
         self._interrupt = False
+        motion.set_norm(self.unet, self.config.motion_norm_per_frame)  # a pipeline that shares it may differ
+        asked = generators = split_generator(generator, num)
         if generator is None and self.config.shared_noise:
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        generators = split_generator(generator, num)
+            generators = split_generator(torch.Generator().manual_seed(int(torch.randint(2**62, ()))), num)
         denoiser = Denoiser(
             self, reference, clips, size, self._guidance_scale,
             window or self.config.default_window,
@@ -297,11 +299,11 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps, device=device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps, first = len(timesteps), 0
-        savepoint = None
+        savepoint, drawing = None, on_device(generators, device)
         if work_folder is not None:
-            settings = loop_settings(self, denoiser, timesteps, generators, latents, canvas)
+            settings = loop_settings(self, denoiser, timesteps, asked, latents, canvas)
             savepoint = Savepoint(work_folder, settings)
-        if saved := savepoint and savepoint.load(self.scheduler, generators):
+        if saved := savepoint and savepoint.load(self.scheduler, drawing):
             state, first, self._guidance_scale = saved[0].to(device, dtype), *saved[1:]
         else:
             state = initial_latents(self, latents, (num, frames), is_clip, size, generators, (device, dtype))
@@ -314,15 +316,15 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                 denoiser.guidance = self._guidance_scale  # a callback may have changed it
                 seen = self.scheduler.scale_model_input(state, t)
                 prediction = denoiser(seen if canvas is None else canvas.compose(seen), t, index)
-                state = self._step(prediction, t, state, generators)
+                state = self._step(prediction, t, state, drawing)
                 if callback_on_step_end is not None:
                     offered = {"latents": outside(state, is_clip)}
-                    given = {name: offered[name] for name in tensor_inputs}
+                    given = {name: offered[name] for name in tensors}
                     changed = callback_on_step_end(self, index, t, given) or {}
                     if "latents" in changed:
                         state = inside(changed["latents"], is_clip)
                 if savepoint and ((index + 1) % EVERY == 0 or index + 1 == len(timesteps)):
-                    savepoint.save(index + 1, self._guidance_scale, state, self.scheduler, generators)
+                    savepoint.save(index + 1, self._guidance_scale, state, self.scheduler, drawing)
                 progress.update()
         state = outside(state if canvas is None else canvas.compose(state), is_clip)
         result = state if output_type == "latent" else self.decode_output(state, is_clip, output_type, canvas)

@@ -78,8 +78,9 @@ def paste_back(generated: NDArray, original: NDArray, region: Region, feather: i
     """The original picture (H, W, 3) with the region painted: outside exactly the original, deeper inside
     than `feather` pixels exactly what was generated, a linear ramp between.
 
-    Both uint8, or both float. feather None: 1/64 of the height, 1 pixel or more; 0 = a hard edge. ValueError
-    when sizes or types differ.
+    Both uint8, or both float. feather None: 1/64 of the height, 1 pixel or more; 0 = a hard edge. Where the
+    region is narrower than four feathers the ramp is shorter, so that a strap's middle half is generated
+    too. ValueError when sizes or types differ.
     """
     if generated.shape != original.shape or region.shape != generated.shape[:2]:
         shapes = f"{generated.shape}, {original.shape} and {region.shape}"
@@ -88,7 +89,10 @@ def paste_back(generated: NDArray, original: NDArray, region: Region, feather: i
         raise ValueError(f"generated and original differ in type: {generated.dtype} and {original.dtype}")
     if feather is None:
         feather = max(1, round(len(region) / 64))
-    alpha = np.minimum(_depth(region) / (feather + 1), 1)[..., None]
+    depth = _depth(region)
+    reach = 2 * (feather + 1)  # where it is deeper than that somewhere near, the ramp is whole
+    near = cv2.dilate(depth, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    alpha = np.minimum(depth / np.clip(near / 2, 1, feather + 1), 1)[..., None]
     mixed = alpha * generated + (1 - alpha) * original
     if generated.dtype == np.uint8:
         mixed = np.rint(mixed)

@@ -8,7 +8,6 @@ grey backgrounds and says nothing, so it is refused by name when it is assigned.
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import diffusers
@@ -67,11 +66,14 @@ def _problem(trained: Any, scheduler: Any) -> str | None:
             f"its noise schedule is another (last alpha-bar {float(theirs[-1]):.4f} of {len(theirs)}, "
             f"trained {float(ours[-1]):.4f} of {len(ours)})"
         )
+    for name in ("clip_sample", "thresholding"):
+        if scheduler.config.get(name) and not trained.config.get(name):
+            return f"its {name} is on, and would cut off latents"
     try:  # some know their prediction types only when they step
         probe, zeros = copy.deepcopy(scheduler), torch.zeros(1, 1, 2, 2)
         probe.set_timesteps(10)
         probe.step(zeros, probe.timesteps[0], probe.scale_model_input(zeros, probe.timesteps[0]))
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError, ValueError) as error:  # TypeError: a step that wants more
         return str(error)
     return None
 
@@ -89,7 +91,7 @@ def _fits(trained: Any, name: str) -> bool:
 
 
 def _made(trained: Any, name: str) -> Any:
-    """Without what only the trained one's class knows, which diffusers would warn of."""
+    """With what only the trained one's class knows, too: diffusers keeps it for the next change (without it,
+    DDIM made from UniPC would clip). The class is named, so that diffusers does not warn."""
     kind = getattr(diffusers, f"{name}Scheduler")
-    known = inspect.signature(kind.__init__).parameters
-    return kind.from_config({key: value for key, value in trained.config.items() if key in known})
+    return kind.from_config({**trained.config, "_class_name": type(trained).__name__})

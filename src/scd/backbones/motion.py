@@ -53,11 +53,16 @@ class MotionTransformer(AnimateDiffTransformer3D):
         return x.permute(0, 3, 4, 1, 2).reshape(hidden_states.shape) + hidden_states
 
 
-def adapt_motion(unet: nn.Module, norm_per_frame: bool) -> None:
+def adapt_motion(unet: nn.Module) -> None:
     """Make a network's temporal transformers ours, in place. Idempotent."""
     for layer in temporal_layers(unet):
         layer.__class__ = MotionTransformer
-        layer.norm_per_frame = norm_per_frame
+
+
+def set_norm(unet: nn.Module, per_frame: bool) -> None:
+    """Where the temporal transformers' GroupNorm takes its statistics: in each frame, or over the clip."""
+    for layer in temporal_layers(unet):
+        layer.norm_per_frame = per_frame
 
 
 def has_motion(unet: Any) -> bool:

@@ -38,7 +38,7 @@ class PoseConv2d(nn.Conv2d):
         return out + features if features.shape[1] else out
 
 
-def adapt(unet: Any, norm_per_frame: bool = True) -> Any:
+def adapt(unet: Any) -> Any:
     """Make a stock network SCD's, in place: causal processors on every spatial attention, `conv_in` takes
     pose features, temporal layers leave single frames alone. Idempotent.
 
@@ -50,7 +50,7 @@ def adapt(unet: Any, norm_per_frame: bool = True) -> Any:
         layer.set_processor(ContextAttention())
     if type(unet.conv_in) is nn.Conv2d:
         unet.conv_in.__class__ = PoseConv2d  # same parameters, same hooks; only `forward` differs
-    adapt_motion(unet, norm_per_frame)
+    adapt_motion(unet)
     return unet
 
 

@@ -103,7 +103,8 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
         )
     if size < 4 * factor or size % factor:
         raise UserError(f"--size {size}: a multiple of {factor}, {4 * factor} at least")
-    longest = pipe.scheduler.config.num_train_timesteps
+    schedule = pipe.scheduler.config
+    longest = schedule.get("original_inference_steps") or schedule.num_train_timesteps  # LCM's and TCD's own
     if pipe.config.default_steps > longest:
         raise UserError(f"--steps {pipe.config.default_steps}: this model's schedule has {longest}")
 

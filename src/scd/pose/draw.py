@@ -79,11 +79,11 @@ def overlay_pose(
 def _draw_onto(canvas: NDArray[np.uint8], pose: Pose, min_score: float, style: Style) -> None:
     height, width = canvas.shape[:2]
     side = max(height, width) if style.longer else min(height, width)
-    present = pose.scores >= min_score
+    present = (pose.scores >= min_score) & np.isfinite(pose.joints).all(-1)
     # The middle of the top left pixel is (0.5, 0.5) for us and (0, 0) for cv2. Joints may lie outside the
     # picture; four pictures away is far enough for any limb's direction and keeps cv2's fixed-point numbers
     # from overflowing.
-    pixels = pose.joints.clip(-4, 5) * np.array([width, height], np.float32) - np.float32(0.5)
+    pixels = np.nan_to_num(pose.joints).clip(-4, 5) * np.array([width, height], np.float32) - np.float32(0.5)
     fixed = np.rint(pixels * _FIXED).astype(np.int32)
     half_width = max(1.0, style.limb * side) / 2
     _draw_body(canvas, pixels[BODY], fixed[BODY].tolist(), present[BODY], half_width, style.smooth)
