@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_pipeline
 
 from scd import media, world
@@ -32,6 +33,7 @@ class Stub:
     garments None without a reference. Its VAE loses nothing."""
 
     device = "cpu"
+    unet = SimpleNamespace(dtype=torch.float32)
 
     def __init__(self, paint):
         self.paint, self.seeds = paint, []

@@ -70,6 +70,8 @@ def model(tmp_path_factory):
 class Stub:
     """Paints what `paint(person)` says."""
 
+    unet = SimpleNamespace(dtype=torch.float32)
+
     def __init__(self, paint):
         self.paint, self.seeds, self.asked, self.references = paint, [], [], []
 

@@ -727,7 +727,7 @@ def test_missing_detectors_say_what_to_install(monkeypatch):
     assert "pip install 'scd[dwpose]'" in error_of(get_detector, "dwpose")
     monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.holistic", None)
     message = error_of(get_detector)
-    assert "pip install 'scd[pose]'" in message
+    assert "pip install 'scd[pose-runtime]' && pip install --no-deps mediapipe==0.10.21" in message
     assert "or give a pose file" in message
     assert error_of(get_detector, "yolo") == "there is no pose detector 'yolo': use mediapipe or dwpose"
 

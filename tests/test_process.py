@@ -84,15 +84,16 @@ def test_region_limits_noise_and_loss():
     assert torch.equal(z_t[outside], z_0[outside])
     assert torch.equal(z_t[~outside], whole[~outside])
     prediction = torch.zeros_like(z_0, requires_grad=True)
-    value = process.loss(prediction, z_0, eps, alpha, sigma, "v_prediction", region)
+    value = process.loss(*process.errors(prediction, z_0, eps, alpha, sigma, "v_prediction", region))
     value.backward()
     assert (prediction.grad[outside] == 0).all()
     assert (prediction.grad[~outside] != 0).all()
     row = process.OBJECTIVES["v_prediction"]
     error = row.weight(alpha, sigma) * row.target(z_0, eps, alpha, sigma) ** 2
     assert torch.allclose(value, error[~outside].mean())
-    everywhere = process.loss(prediction, z_0, eps, alpha, sigma, "sample", torch.ones_like(region))
-    assert torch.allclose(everywhere, process.loss(prediction, z_0, eps, alpha, sigma, "sample"))
+    given = (prediction, z_0, eps, alpha, sigma, "sample")
+    everywhere = process.loss(*process.errors(*given, torch.ones_like(region)))
+    assert torch.allclose(everywhere, process.loss(*process.errors(*given)))
 
 
 def test_guidance():
@@ -109,9 +110,11 @@ def test_change_of_the_error_counts_as_often_as_asked_for():
     levels = (z_0, eps, alpha, sigma, "sample")
     same = torch.ones(6, 2, 3, 3)
     turned = same * torch.tensor([1.0, -1.0, 1.0] * 2)[:, None, None, None]
-    plain = process.loss(same, *levels)
-    assert process.loss(turned, *levels) == plain
-    still, restless = (process.loss(x, *levels, num_frames=3, change_weight=2.0) for x in (same, turned))
+    plain = process.loss(*process.errors(same, *levels))
+    assert process.loss(*process.errors(turned, *levels)) == plain
+    still, restless = (
+        process.loss(*process.errors(x, *levels, num_frames=3, change_weight=2.0)) for x in (same, turned)
+    )
     assert still == plain
     # two changes of 2 in every three frames; none between the two clips, though the sign is the same there
     assert restless == pytest.approx((plain * (1 + 2.0 * 4 * 2 / 3)).item(), rel=1e-6)

@@ -11,7 +11,7 @@ import pytest
 
 from scd import media, world
 from scd.cli import main
-from scd.config import DataConfig
+from scd.config import DRESSED, PICTURES, TRYON, DataConfig
 from scd.data.augment import as_detected
 from scd.data.collate import collate
 from scd.data.fitting import picture_size, read_fitting, read_pose
@@ -19,7 +19,7 @@ from scd.data.tryon import find_pairs, guess_tryon
 from scd.data.tryon_check import check_pairs, preview_pairs
 from scd.data.tryon_pictures import TryOnPictures, open_tryon
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED, WorldPictures
-from scd.data.world_tryon import DRESSED, PICTURES, TRYON, WorldTryOn, facing, other_garment, true_region
+from scd.data.world_tryon import WorldTryOn, facing, other_garment, true_region
 from scd.data.write_viton_hd import FRONTAL, write_viton_hd
 from scd.pose.files import write_poses
 from scd.types import BODY, FACE, UserError

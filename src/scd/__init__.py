@@ -10,7 +10,7 @@ Names load when first used, so that `import scd` is instant.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from scd.codec import PatchCodec

@@ -14,7 +14,7 @@ import torch
 
 from scd import media
 from scd.backbones.motion import has_motion
-from scd.media.placement import border_colour
+from scd.encoders import require_finite
 from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
 from scd.pose.preview import scaled, side_by_side
@@ -22,7 +22,7 @@ from scd.pose.retarget import FaceMode, retarget
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
 from scd.tryon import read_garments
-from scd.types import Picture, Pose, PoseClip, UserError
+from scd.types import Picture, Pose, PoseClip
 
 log = logging.getLogger("scd")
 PAINTED_AT_ONCE = 8  # frames of a model without motion modules
@@ -91,7 +91,7 @@ def read_subject(
     """Reference pictures (H, W, 3) of any size, each with its own pose, and garments that the person is to
     wear, read once."""
     size = pipe.config.default_size
-    fitted = [media.fit(image, (size, size), fill=border_colour(image)) for image in images]
+    fitted = [media.framed(image, (size, size)) for image in images]
     moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
     pictures = [picture for picture, _ in fitted]
     reference = pipe.encode_reference(pictures, moved)
@@ -112,10 +112,9 @@ def paint_drive(
 ) -> Iterator[Picture]:  # fmt: skip
     """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
     place = place_in_model(pipe, drive)
-    left, top, right, bottom = place.target
     poses = placed(drive.retargeted, place)
     for frame in paint_frames(pipe, subject.reference, poses, seed, work_folder, on_step):
-        yield np.ascontiguousarray(frame[top:bottom, left:right])
+        yield np.ascontiguousarray(place.shown(frame))
 
 
 def placed(clip: PoseClip, placement: media.Placement) -> PoseClip:
@@ -153,7 +152,7 @@ def paint_frames(
             reference, poses, generator=torch.Generator().manual_seed(seed), output_type="latent",
             work_folder=work_folder, callback_on_step_end=stepped,
         ).frames[0]  # fmt: skip
-        _require_numbers(pipe, latents)
+        require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents)
         return
     log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
@@ -163,13 +162,8 @@ def paint_frames(
             reference, part, generator=[torch.Generator().manual_seed(seed) for _ in part],
             output_type="latent", callback_on_step_end=stepped,
         ).images  # fmt: skip
-        _require_numbers(pipe, latents)
+        require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents.transpose(0, 1))
-
-
-def _require_numbers(pipe: Any, latents: torch.Tensor) -> None:
-    if not torch.isfinite(latents).all():
-        raise UserError(f"the clip is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
 
 
 def num_steps(pipe: Any, num_frames: int) -> int:

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
 from scd.animatediff import motion_adapter
+from scd.backbones.motion import is_temporal
 from scd.loading import ENDINGS, fill, find_variant, load_network, read_weights
 from scd.pose_encoder import PoseEncoder
 from scd.stable_diffusion import POSE_CHANNELS, UNET, clip_encoder
@@ -55,7 +56,7 @@ def components(
     weights = {name: read_weights(path) for name, path in paths.items() if path}
     spatial, temporal = weights["denoising_unet"], weights["motion_module"]
     # Some trainings save the temporal layers with the network; a motion module of its own counts
-    spatial = {name: value for name, value in spatial.items() if ".motion_modules." not in name}
+    spatial = {name: value for name, value in spatial.items() if not is_temporal(name)}
     unet: Any
     with torch.device("meta"):
         unet, reader = (UNet2DConditionModel(**sizes["unet"]) for _ in range(2))

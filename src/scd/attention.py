@@ -71,10 +71,6 @@ class KVCache:
         return KVCache({n: tuple(x.to(*args, **kwargs) for x in kv) for n, kv in self.entries.items()})
 
     @property
-    def num_groups(self) -> int:
-        return next(iter(self.entries.values()))[0].shape[0]
-
-    @property
     def num_bytes(self) -> int:
         return sum(t.numel() * t.element_size() for kv in self.entries.values() for t in kv)
 

@@ -28,6 +28,7 @@ from scd import process, world
 from scd.backbones.unet import joint, spatial_layers
 from scd.data.augment import as_detected, perturb
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.encoders import signed
 from scd.pose.draw import draw_pose
 from scd.pose_encoder import place_features
 from scd.types import BODY, Pose
@@ -45,6 +46,7 @@ BODY_STRENGTH, PLACE_STRENGTH = 5.0, 1.5
 # Of perfect matches, against 0 for tokens that have nothing in common. Neighbouring latent pixels are 0.9 of
 # a perfect match on a body and 0.95 in a picture: they get a fifth of its share
 LOGIT_BODY, LOGIT_PLACE = 16.0, 32.0
+PLACE_FREQUENCIES = 4  # of the codes by which places in the picture match
 LOGIT_OWN = 6.0  # by how much a target's own tokens, noise at first, stand behind the reference's
 RESIDUE = 0.1  # what is left at first of random branches beside what is set here
 
@@ -182,7 +184,7 @@ def _start_matching(layer: Any, x: Tensor, truth: _Truth) -> tuple[float, float]
     people."""
     rows, side, depth = len(x), round(x.shape[1] ** 0.5), x.shape[2] // layer.heads
     body = torch.from_numpy(np.stack([place_code(p, side) for p in truth.poses])).flatten(0, 2)
-    place = place_features(torch.zeros(1, 1, side, side), 4)[0].flatten(1).T.repeat(rows, 1)
+    place = place_features(torch.zeros(1, 1, side, side), PLACE_FREQUENCIES)[0].flatten(1).T.repeat(rows, 1)
     is_reference = (torch.arange(rows) < rows // 2).float().repeat_interleave(side * side)[:, None] * 2 - 1
     x = x.flatten(0, 1)
     always, reference = _ridge(x, torch.ones(len(x), 1)), _ridge(x, is_reference)
@@ -240,7 +242,7 @@ def _hidden_states(pipe: Any, num_scenes: int) -> tuple[dict[str, Tensor], _Trut
         scenes = [world.Scene.from_seed(seed) for seed in range(first, first + per_pass)]
         both = [[scene.view(k, size=size) for scene in scenes] for k in (0, 1)]
         pixels = [torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2) for views in both]
-        z_r, z_0 = (pipe.encode_pictures(x / 127.5 - 1) for x in pixels)
+        z_r, z_0 = (pipe.encode_pictures(signed(x)) for x in pixels)
         timesteps = torch.randint(100, 1000, (per_pass,), generator=generator)
         alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
         z_t = process.noise(z_0, torch.randn(z_0.shape, generator=generator), alpha, sigma)

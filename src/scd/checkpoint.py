@@ -76,6 +76,11 @@ def checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def load_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor]
 ) -> dict:
@@ -140,7 +145,7 @@ def put_back(folder: Path) -> None:
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to write into, which becomes `folder` when the block ends well: whole or not at all.
     Raises UserError where the disk is full."""
     temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
@@ -169,7 +174,7 @@ def export(pipe, folder: Path, dtype: torch.dtype | None = None, card: str = "")
     try:
         if dtype is not None:
             pipe.to(dtype)
-        with whole(folder) as temporary:
+        with whole_folder(folder) as temporary:
             pipe.save_pretrained(temporary)
             if card:
                 (temporary / "README.md").write_text(card)

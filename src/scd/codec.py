@@ -1,4 +1,4 @@
-"""The embedded model's codec: a linear basis of 8x8 patches behind AutoencoderKL's interface.
+"""The embedded model's codec: a linear basis of square patches behind AutoencoderKL's interface.
 
 On drawn people a principal-component basis, fitted in seconds, beats a convolutional autoencoder trained for
 minutes; and being orthonormal it makes a squared error of latents a squared error of pixels.
@@ -52,8 +52,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch -> a distribution of zero width over
-        (B, C, H/8, W/8)."""
+        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of the patch's, p -> a distribution of zero width
+        over (B, C, H/p, W/p)."""
         mean = self.encoder(x)
         distribution = DiagonalGaussianDistribution(
             torch.cat([mean, torch.zeros_like(mean)], 1), deterministic=True
@@ -62,7 +62,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True, generator=None):
-        """Unscaled latents (B, C, h, w) -> pictures (B, 3, 8 h, 8 w), about [-1, 1]."""
+        """Unscaled latents (B, C, h, w) -> pictures (B, 3, p h, p w), about [-1, 1]."""
         x = self.decoder(z)
         if self.refine is not None:
             x = x + self.refine(x)

@@ -11,6 +11,9 @@ from typing import Any, Literal, get_type_hints
 
 from scd.types import UserError
 
+TRYON_KINDS = ("vitonhd", "dresscode")  # datasets of pairs: a person and a garment
+PICTURES, TRYON, DRESSED = range(3)  # what a step's block asks for: places in DataConfig.tasks
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -25,7 +28,7 @@ class NetworkConfig:
     patch_size: int = 4  # of the codec: pixels of a latent pixel
     latent_channels: int = 16  # of the codec
     whitening: float = 0.5  # of the codec's components (PatchCodec.fit)
-    codec_pictures: int = 600  # that it is fitted to: 154,000 patches at 128 px for 192 dimensions
+    codec_pictures: int = 600  # that it is fitted to: 614,400 patches at 128 px for 48 dimensions
     pose_channels: tuple[int, ...] = (32, 64)  # of the pose encoder's convolutions
     pose_dilations: tuple[int, ...] = (1, 2, 4)  # of those that follow
     # Of fitting the pose encoder to places of the body before training, which also starts matching heads
@@ -76,19 +79,19 @@ class DataConfig:
     moving: float = 0.0
 
     @property
-    def pairs(self) -> bool:
+    def is_tryon(self) -> bool:
         """Whether it is a try-on dataset: of each person one garment and one picture."""
-        return self.kind in ("vitonhd", "dresscode")
+        return self.kind in TRYON_KINDS
 
     @property
     def most_references(self) -> int:
         """Of one person."""
-        return 1 if self.pairs else len(self.references)
+        return 1 if self.is_tryon else len(self.references)
 
     @property
     def rows(self) -> int:
         """Targets of one person in a step."""
-        return 1 if self.pairs else self.frames if self.frames > 1 else self.targets
+        return 1 if self.is_tryon else self.frames if self.frames > 1 else self.targets
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class TrainConfig:
     head_weight: float = 1.0  # how often the loss counts a target's head (data.heads); 1 = as all else
     # Of pictures: what the loss of attention's matches counts (scd.matching)
     matching_weight: float = 0.0
-    # Of clips: how often the loss counts what the error changes by from frame to frame (process.loss)
+    # Of clips: how often the loss counts what the error changes by from frame to frame (process.errors)
     change_weight: float = 0.0
     seed: int = 0  # of samples and noise
     # Besides log.jsonl: none, tensorboard, or another that accelerate knows and is installed (wandb, ...)
@@ -154,6 +157,9 @@ class TrainConfig:
     def targets_per_step(self) -> int:
         return self.data.groups * self.data.rows * self.accumulation
 
+
+# Of Stable Diffusion 1.5's recipes: its betas
+_SD15 = NetworkConfig(prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012, sampler="ddim")
 
 PRESETS: dict[str, TrainConfig] = {
     # The embedded model; 10.8 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
@@ -174,15 +180,13 @@ PRESETS: dict[str, TrainConfig] = {
         steps=1500, lr=5e-4, warmup=50, cooldown=500, ema_decay=0.998, sample_every=250, save_every=100,
         sample_pictures=4,
     ),
-    # Stage 1 of Animate Anyone and its reproductions (FIELD's recipe): 64 targets a step, v-prediction with
+    # Stage 1 of Animate Anyone (arXiv 2311.17117) and its reproductions: 64 targets a step, v-prediction with
     # zero-terminal SNR on Stable Diffusion's betas. 860 M parameters: 24 GB of memory with --learn attention
     "sd15-pictures": TrainConfig(
         name="sd15-pictures",
         init="",
         data=DataConfig(size=512, groups=2, targets=4),
-        network=NetworkConfig(
-            prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012, sampler="ddim"
-        ),
+        network=_SD15,
         lr=1e-5, betas=(0.9, 0.999), warmup=500, accumulation=8, checkpointing=True, noise_offset=0.05,
         ema_decay=0.9999, sample_every=1000, sample_pictures=4, save_every=1000,
     ),
@@ -190,9 +194,7 @@ PRESETS: dict[str, TrainConfig] = {
     "sd15-motion": TrainConfig(
         name="sd15-motion", init="", learn="motion",
         data=DataConfig(size=512, groups=1, frames=24, strides=(4,)),
-        network=NetworkConfig(
-            prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012, sampler="ddim"
-        ),
+        network=_SD15,
         steps=10_000, lr=1e-5, betas=(0.9, 0.999), warmup=500, accumulation=4, checkpointing=True,
         noise_offset=0.05, ema_decay=0.0, sample_every=1000, sample_pictures=2, save_every=1000,
     ),
@@ -230,7 +232,7 @@ PRESETS |= {
             kind=kind, size=448, groups=4, targets=1, references=(1.0,), augment=False, workers=4
         ),
     )
-    for kind in ("vitonhd", "dresscode")
+    for kind in TRYON_KINDS
 }  # fmt: skip
 
 
@@ -268,9 +270,9 @@ def to_json(config: Any) -> str:
     return json.dumps(asdict(config), indent=2)
 
 
-def from_json(text: str, cls: type = TrainConfig) -> Any:
+def from_json(text: str) -> TrainConfig:
     """The inverse of `to_json`. Raises UserError naming an unknown setting."""
-    return _build(cls, json.loads(text))
+    return _build(TrainConfig, json.loads(text))
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
@@ -319,8 +321,12 @@ def load_config(path: Path) -> TrainConfig:
 
 
 __all__ = [
+    "DRESSED",
     "MEMORIES",
+    "PICTURES",
     "PRESETS",
+    "TRYON",
+    "TRYON_KINDS",
     "DataConfig",
     "NetworkConfig",
     "TrainConfig",

@@ -94,7 +94,7 @@ def _devices() -> Iterator[Finding]:
 
 def _model() -> Iterator[Finding]:
     folder = Path(str(files("scd") / "weights" / "embedded"))
-    again = "pip install --force-reinstall --no-deps scd"
+    again = "get the repository anew, and run `make env` in it"
     try:
         card = json.loads((folder / "model_index.json").read_text())
     except (OSError, ValueError):

@@ -36,13 +36,11 @@ class Encoders:
         generator is given."""
         distribution = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return ((latents - shift) * self.vae.config.scaling_factor).to(self.unet.dtype)
+        return ((latents - latent_shift(self.vae)) * self.vae.config.scaling_factor).to(self.unet.dtype)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """The inverse of `encode_pictures`: pictures (B, 3, H, W) in [0, 1]."""
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        latents = latents / self.vae.config.scaling_factor + shift
+        latents = latents / self.vae.config.scaling_factor + latent_shift(self.vae)
         return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -51,9 +49,8 @@ class Encoders:
         time, so that a long clip can be written as it is decoded. UserError when they are no numbers."""
         for part in latents.transpose(0, 1).split(DECODED_AT_ONCE):
             pixels = self.decode_latents(part.to(self._execution_device))
-            if not torch.isfinite(pixels).all():
-                raise UserError(f"no numbers in {self.vae.dtype}: use --dtype float32 or bfloat16")
-            yield from np.rint(pixels.permute(0, 2, 3, 1).float().cpu().numpy() * 255).astype(np.uint8)
+            require_finite(pixels, "what the VAE decoded", self.vae.dtype)
+            yield from to_bytes(pixels.permute(0, 2, 3, 1).float().cpu().numpy())
 
     def decode_output(self, latents: Tensor, is_clip: bool, output_type: str, canvas: Any = None):
         """Pictures (N, C, h, w) or clips (N, C, T, h, w) decoded, as `output_type` says; pictures with a
@@ -74,7 +71,7 @@ class Encoders:
         array = pixels.movedim(-3, -1).float().cpu().numpy()
         if output_type == "np":
             return array
-        bytes_ = np.rint(array * 255).astype(np.uint8)
+        bytes_ = to_bytes(array)
         if is_clip:
             return [[Image.fromarray(frame) for frame in clip] for clip in bytes_]
         return [Image.fromarray(picture) for picture in bytes_]
@@ -123,7 +120,7 @@ class Encoders:
             if kept is not None:
                 tokens = kept.flatten(0, 1).to(self.unet.device, self.unet.dtype)
             else:
-                pixels = references.flatten(0, 1).to(self.image_encoder.device).float() / 127.5 - 1
+                pixels = signed(references.flatten(0, 1).to(self.image_encoder.device))
                 tokens = self.encode_context(pixels)  # (G R, 1, D)
         of_group = tokens.reshape(groups, num, -1)
         of_target = torch.stack([of_group[g] if g >= 0 else torch.zeros_like(of_group[0]) for g in owner])
@@ -132,6 +129,28 @@ class Encoders:
     def _pixels(self, image: AnyPicture) -> Tensor:
         """(1, 3, H, W) in [-1, 1] on the execution device; ValueError as `as_pixels`."""
         return as_pixels(image, self.vae_scale_factor)[None].to(self._execution_device) * 2 - 1
+
+
+def latent_shift(vae: Any) -> float:
+    """What is taken from latents before they are scaled; most VAEs name none."""
+    return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+def signed(pictures: Tensor) -> Tensor:
+    """Bytes as a VAE reads them: float32 in [-1, 1]."""
+    return pictures.float() / 127.5 - 1
+
+
+def to_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Float pictures in [0, 1] as uint8."""
+    return np.rint(pictures * 255).astype(np.uint8)
+
+
+def require_finite(values: np.ndarray | Tensor, what: str, dtype: torch.dtype) -> None:
+    """UserError when what networks in `dtype` made holds what is no number."""
+    finite = torch.isfinite(values) if isinstance(values, Tensor) else np.isfinite(values)
+    if not finite.all():
+        raise UserError(f"{what} is not a number in {dtype}: use --dtype float32 or bfloat16")
 
 
 def as_pixels(image: AnyPicture, factor: int) -> Tensor:

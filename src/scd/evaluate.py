@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scd import world
 from scd.data.augment import as_detected
 from scd.data.world import FIRST_HELD_OUT_SEED
+from scd.encoders import require_finite, signed, to_bytes
 from scd.media import contact_sheet, write_image
 from scd.metrics.image import detail, psnr, ssim
 from scd.metrics.person import pck
 from scd.pose.draw import draw_pose
-from scd.types import Pose, UserError
+from scd.types import Pose
 
 BATCH = 16  # pictures in one call: memory, not results, depends on it
 
@@ -58,6 +59,7 @@ def held_out_pairs(num: int, size: int, first_seed: int = FIRST_HELD_OUT_SEED) -
 
 
 def in_batches(
+    pipe: Any,
     num: int,
     call: Callable[[slice, list[torch.Generator]], NDArray[np.floating]],
     seed: int = 0,
@@ -73,9 +75,8 @@ def in_batches(
         part = slice(start, min(start + BATCH, num))
         generators = [torch.Generator().manual_seed(seed + i) for i in range(part.start, part.stop)]
         painted = call(part, generators)
-        if not np.isfinite(painted).all():
-            raise UserError("the model painted what is no number: use --dtype float32 or bfloat16")
-        pictures += list(np.rint(painted * 255).astype(np.uint8))
+        require_finite(painted, "what the model painted", pipe.unet.dtype)
+        pictures += list(to_bytes(painted))
         if progress is not None:
             progress(len(generators))
     return pictures
@@ -100,24 +101,24 @@ def paint(
         poses = [p.target_pose for p in batch]
         return pipe(chosen, poses, height, width, generator=generators, output_type="np").images
 
-    return in_batches(len(pairs), call, seed, progress)
+    return in_batches(pipe, len(pairs), call, seed, progress)
 
 
 def mean_psnr(pictures: Iterable[NDArray[np.uint8]], pairs: Sequence[Pair]) -> float:
     """Masked PSNR, dB per picture, then the mean."""
-    return float(
-        np.mean(
-            [psnr(picture, pair.target, pair.mask) for picture, pair in zip(pictures, pairs, strict=True)]
-        )
-    )
+    return mean(psnr(y, pair.target, pair.mask) for y, pair in zip(pictures, pairs, strict=True))
+
+
+def mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 @torch.no_grad()
 def reconstruct(pipe, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     """Pictures of one size through the VAE and back: of the truth, what no denoising network can beat."""
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = signed(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
     images = [pipe.decode_latents(pipe.encode_pictures(x[None].to(pipe.device)))[0] for x in pixels]
-    return [np.rint(x.permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8) for x in images]
+    return [to_bytes(x.permute(1, 2, 0).cpu().numpy()) for x in images]
 
 
 def evaluate_world(
@@ -145,16 +146,23 @@ def evaluate_world(
         "masked_psnr_vae": mean_psnr(reconstruct(pipe, [p.target for p in pairs]), pairs),
         "masked_psnr_no_reference": mean_psnr(no_reference, pairs),
         "masked_psnr_other_reference": mean_psnr(other, pairs),
-        "psnr": float(np.mean([psnr(r, p.target) for r, p in together])),
-        "ssim": float(np.mean([ssim(r, p.target) for r, p in together])),
-        "detail": float(np.mean([detail(r, p.target, p.mask) for r, p in together])),
+        "psnr": mean(psnr(r, p.target) for r, p in together),
+        "ssim": mean(ssim(r, p.target) for r, p in together),
+        "detail": mean(detail(r, p.target, p.mask) for r, p in together),
         "pck": None
         if detector is None
-        else float(np.mean([pck(r, p.truth_pose, p.visible, detector) for r, p in together])),
+        else mean(pck(r, p.truth_pose, p.visible, detector) for r, p in together),
         "pck_truth": None
         if detector is None
-        else float(np.mean([pck(p.target, p.truth_pose, p.visible, detector) for p in pairs])),
+        else mean(pck(p.target, p.truth_pose, p.visible, detector) for p in pairs),
         "num_pictures": num,
+        **about(pipe, model, began),
+    }
+
+
+def about(pipe: Any, model: str, began: float) -> dict[str, Any]:
+    """What numbers on the world were measured with; `began`: of `time.monotonic`."""
+    return {
         "num_steps": pipe.config.default_steps,
         "guidance": pipe.config.default_guidance,
         "scheduler": type(pipe.scheduler).__name__,
@@ -165,13 +173,18 @@ def evaluate_world(
 
 
 def grid(pairs: Sequence[Pair], results: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One row per pair: reference, pose drawing, result, truth; two pairs side by side."""
+    """Of each pair reference, pose drawing, result and truth."""
     cells = [
         [p.reference, draw_pose(p.target_pose, p.target_pose.size), r, p.target]
         for p, r in zip(pairs, results, strict=True)
     ]
-    rows = [[cell for pair in cells[i : i + 2] for cell in pair] for i in range(0, len(cells), 2)]
-    return contact_sheet(rows, ["reference", "pose", "result", "truth"] * min(2, len(cells)))
+    return case_sheet(cells, ["reference", "pose", "result", "truth"])
+
+
+def case_sheet(cases: Sequence[Sequence[NDArray[np.uint8]]], labels: list[str]) -> NDArray[np.uint8]:
+    """A sheet of cases, their pictures in a row, two cases side by side."""
+    rows = [[picture for case in cases[i : i + 2] for picture in case] for i in range(0, len(cases), 2)]
+    return contact_sheet(rows, labels * min(2, len(cases)))
 
 
 def sample_grid(
@@ -186,6 +199,6 @@ def sample_grid(
     return {
         "masked_psnr": mean_psnr(results, pairs),
         "masked_psnr_copy": mean_psnr([p.reference for p in pairs], pairs),
-        "psnr": float(np.mean([psnr(r, p.target) for r, p in zip(results, pairs, strict=True)])),
-        "detail": float(np.mean([detail(r, p.target, p.mask) for r, p in zip(results, pairs, strict=True)])),
+        "psnr": mean(psnr(r, p.target) for r, p in zip(results, pairs, strict=True)),
+        "detail": mean(detail(r, p.target, p.mask) for r, p in zip(results, pairs, strict=True)),
     }

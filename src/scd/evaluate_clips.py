@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.data.augment import as_detected
-from scd.evaluate import FIRST_HELD_OUT_SEED
+from scd.data.world import FIRST_HELD_OUT_SEED
+from scd.encoders import to_bytes
+from scd.evaluate import about, mean, reconstruct
 from scd.inputs import same_for_frames
 from scd.media import contact_sheet, write_image
 from scd.metrics.image import psnr
@@ -25,6 +27,7 @@ from scd.windows import windows
 from scd.world.motion import CLIPS
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 5_000  # people that `scd evaluate world` does not use
+SHEET_FRAMES = 8  # of each clip
 FPS = 15.0  # as many clips of drawn people as one can afford have
 
 
@@ -63,7 +66,7 @@ def paint_clip(pipe: Any, case: ClipCase, poses: PoseClip | list[Pose], seed: in
     options = {"generator": torch.Generator().manual_seed(seed), **options}
     out = pipe(reference, poses, height, width, output_type="np", **options)
     frames = out.images if out.frames is None else out.frames[0]
-    return np.rint(frames * 255).astype(np.uint8)
+    return to_bytes(frames)
 
 
 def framewise(pipe: Any, case: ClipCase, seed: int, shared: bool) -> NDArray[np.uint8]:
@@ -72,14 +75,6 @@ def framewise(pipe: Any, case: ClipCase, seed: int, shared: bool) -> NDArray[np.
     if shared:
         generator = same_for_frames([generator], len(case.poses))
     return paint_clip(pipe, case, list(case.poses), generator=generator)
-
-
-@torch.no_grad()
-def reconstruct_clip(pipe: Any, case: ClipCase) -> NDArray[np.uint8]:
-    """The truth through the VAE and back."""
-    pixels = torch.from_numpy(case.frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-    images = torch.cat([pipe.decode_latents(pipe.encode_pictures(x[None].to(pipe.device))) for x in pixels])
-    return np.rint(images.permute(0, 2, 3, 1).cpu().numpy() * 255).astype(np.uint8)
 
 
 def window_borders(num_frames: int, window: int, overlap: int, num_steps: int) -> set[int]:
@@ -113,7 +108,8 @@ def evaluate_world_video(
         alone = framewise(pipe, case, seed + number, shared=False)
         painted.append(result)
         judged = {
-            "jitter": result, "jitter_truth": reconstruct_clip(pipe, case), "jitter_framewise": alone,
+            "jitter": result, "jitter_truth": np.stack(reconstruct(pipe, list(case.frames))),
+            "jitter_framewise": alone,
             "jitter_framewise_shared": framewise(pipe, case, seed + number, shared=True),
         }  # fmt: skip
         rows.append({
@@ -132,13 +128,11 @@ def evaluate_world_video(
     ]
     if sheet is not None:
         write_image(sheet, clip_sheet(cases, painted), force=True)
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means = {name: mean(row[name] for row in rows) for name in rows[0]}
     return {
         **{name: value for name, value in means.items() if name != "motion"},
         "seam": max(seams), "motion": means["motion"], "num_clips": num, "num_frames": num_frames,
-        "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
-        "scheduler": type(pipe.scheduler).__name__,
-        "world_version": world.VERSION, "model": model, "seconds": time.monotonic() - began,
+        **about(pipe, model, began),
     }  # fmt: skip
 
 
@@ -150,17 +144,17 @@ def sample_clips(pipe: Any, path: Path, size: int, num: int, num_frames: int) ->
     write_image(path, clip_sheet(cases, painted), force=True)
     pairs = list(zip(painted, cases, strict=True))
     return {
-        "masked_psnr": float(np.mean([_masked_psnr(y, case) for y, case in pairs])),
-        "jitter": float(np.mean([jitter(y, case.frames, case.masks) for y, case in pairs])),
-        "motion": float(np.mean([motion(y, case.frames, case.masks) for y, case in pairs])),
+        "masked_psnr": mean(_masked_psnr(y, case) for y, case in pairs),
+        "jitter": mean(jitter(y, case.frames, case.masks) for y, case in pairs),
+        "motion": mean(motion(y, case.frames, case.masks) for y, case in pairs),
     }
 
 
-def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDArray:
+def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]]) -> NDArray:
     """Three rows a clip: poses, result, truth; the reference stands in front."""
     rows = []
     for case, frames in zip(cases, painted, strict=True):
-        chosen = np.linspace(0, len(frames) - 1, columns).astype(int)
+        chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
         drawn = [draw_pose(case.poses[int(t)], case.poses.size) for t in chosen]
         rows += [[case.reference, *drawn], [case.reference, *frames[chosen]],
                  [case.reference, *case.frames[chosen]]]  # fmt: skip
@@ -169,4 +163,4 @@ def clip_sheet(cases: Sequence[ClipCase], painted: Sequence[NDArray[np.uint8]], 
 
 def _masked_psnr(frames: NDArray[np.uint8], case: ClipCase) -> float:
     together = zip(frames, case.frames, case.masks, strict=True)
-    return float(np.mean([psnr(y, x, mask) for y, x, mask in together if mask.any()]))
+    return mean(psnr(y, x, mask) for y, x, mask in together if mask.any())

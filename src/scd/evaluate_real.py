@@ -14,7 +14,7 @@ from scd.data.fitting import read_fitting
 from scd.data.real import RealPictures, open_real
 from scd.data.shots import Shot
 from scd.data.tryon_pictures import open_tryon
-from scd.evaluate import Pair, grid, paint
+from scd.evaluate import Pair, grid, mean, paint
 from scd.evaluate_clips import ClipCase, clip_sheet, paint_clip
 from scd.evaluate_tryon import Trial, mean_over, region_psnr, try_on, tryon_sheet
 from scd.media import write_image
@@ -47,9 +47,9 @@ def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
     write_image(path, grid(pairs[:12], results[:12]), force=True)
     together = list(zip(results, pairs, strict=True))
     return {
-        "psnr": _mean(psnr(y, p.target) for y, p in together),
-        "psnr_copy": _mean(psnr(p.reference, p.target) for p in pairs),
-        "detail": _mean(detail(y, p.target, p.mask) for y, p in together),
+        "psnr": mean(psnr(y, p.target) for y, p in together),
+        "psnr_copy": mean(psnr(p.reference, p.target) for p in pairs),
+        "detail": mean(detail(y, p.target, p.mask) for y, p in together),
     }
 
 
@@ -83,8 +83,8 @@ def _clips(pipe: Any, path: Path, dataset: RealPictures, num: int) -> dict[str, 
     together = list(zip(painted, cases, strict=True))
     frames = [pair for y, case in together for pair in zip(y, case.frames, strict=True)]
     return {
-        "psnr": _mean(psnr(y, x) for y, x in frames),
-        "jitter": _mean(jitter(y, case.frames, case.masks) for y, case in together),
+        "psnr": mean(psnr(y, x) for y, x in frames),
+        "jitter": mean(jitter(y, case.frames, case.masks) for y, case in together),
     }
 
 
@@ -124,7 +124,3 @@ def _case(dataset: RealPictures, number: int) -> ClipCase:
     pictures = shot.pictures([reference, *targets])
     everywhere = np.ones(pictures[1:].shape[:3], bool)
     return ClipCase(pictures[0], shot.pose(reference), pictures[1:], poses, everywhere)
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(list(values)))

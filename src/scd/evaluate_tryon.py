@@ -21,10 +21,11 @@ from scd import world
 from scd.data.augment import as_detected
 from scd.data.world import FIRST_HELD_OUT_SEED
 from scd.data.world_tryon import facing, garment_mask, other_garment, world_region
-from scd.evaluate import Pair, in_batches, mean_psnr, paint, reconstruct
-from scd.media import contact_sheet, write_image
+from scd.evaluate import Pair, about, case_sheet, in_batches, mean, mean_psnr, paint, reconstruct
+from scd.media import write_image
 from scd.metrics.image import colour_error, psnr, ssim, structure_error
 from scd.region import tinted
+from scd.tryon import box_around
 from scd.types import Mask, Picture, Pose
 from scd.world import Garment, View, flat_garment
 
@@ -74,13 +75,12 @@ def held_out_scenes(num: int, size: int) -> Iterator[HeldOut]:
         seed += 1
 
 
-def trial_of(view: View, garments: Sequence[Garment], kinds: Sequence[str] | None = None) -> Trial:
-    """The person of a view puts on garments of other kinds each; the region is that of `kinds`, by default
-    theirs."""
+def trial_of(view: View, garments: Sequence[Garment]) -> Trial:
+    """The person of a view puts on garments of other kinds each; the region is theirs."""
     dressed = view
     for garment in garments:
         dressed = dressed.dressed(garment)
-    region = world_region(view, kinds or [garment.kind for garment in garments])
+    region = world_region(view, [garment.kind for garment in garments])
     shown = np.any([dressed.region(garment.kind) for garment in garments], 0)
     flat = tuple(flat_garment(garment, view.size) for garment in garments)
     return Trial(view.image, as_detected(view.pose), region, flat, dressed.image, shown & region)
@@ -101,13 +101,13 @@ def try_on(
             region=[trial.region for trial in batch], generator=generators, output_type="np",
         ).images  # fmt: skip
 
-    return in_batches(len(trials), call, seed, progress)
+    return in_batches(pipe, len(trials), call, seed, progress)
 
 
 def mean_over(measure: Measure, pictures: Sequence[Picture], trials: Sequence[Trial]) -> float:
     """`measure(result, truth, mask)` on the truth's garment pixels, per picture, then the mean."""
     together = zip(pictures, trials, strict=True)
-    return float(np.mean([measure(y, trial.truth, trial.mask) for y, trial in together]))
+    return mean(measure(y, trial.truth, trial.mask) for y, trial in together)
 
 
 def mean_region(measure: Measure, pictures: Sequence[Picture], trials: Sequence[Trial]) -> float:
@@ -174,19 +174,12 @@ def paste_flat(case: Case) -> Picture:
     """The flat garment scaled onto the box of the truth's garment: what a person with scissors, and with the
     truth at hand, would do."""
     trial, picture = case.trial, case.trial.person.copy()
-    top, bottom, left, right = _box(trial.mask)
-    own = slice(*(box := _box(case.flat))[:2]), slice(*box[2:])
-    size = (right - left, bottom - top)
+    (left, top, right, bottom), (x0, y0, x1, y1) = box_around(trial.mask), box_around(case.flat)
+    own, size = (slice(y0, y1), slice(x0, x1)), (right - left, bottom - top)
     garment = cv2.resize(trial.garments[0][own], size, interpolation=cv2.INTER_AREA)
     cut = cv2.resize(case.flat[own].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     picture[top:bottom, left:right][cut] = garment[cut]
     return picture
-
-
-def _box(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right; bottom and right are outside."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def dress_and_animate(
@@ -202,7 +195,7 @@ def dress_and_animate(
         poses, (height, width) = [c.dressed.target_pose for c in batch], batch[0].trial.person.shape[:2]
         return pipe(references, poses, height, width, generator=generators, output_type="np").images
 
-    return in_batches(len(cases), call, seed, progress)
+    return in_batches(pipe, len(cases), call, seed, progress)
 
 
 def evaluate_world_tryon(
@@ -239,21 +232,16 @@ def evaluate_world_tryon(
         "garment_psnr_flat": mean_over(psnr, [paste_flat(case) for case in cases], trials),
         "garment_psnr_old": mean_over(psnr, [trial.person for trial in trials], trials),
         **_prints(cases, result, none, other, vae),
-        "psnr": float(np.mean([psnr(y, trial.truth) for y, trial in together])),
-        "ssim": float(np.mean([ssim(y, trial.truth) for y, trial in together])),
-        "lpips": None if lpips is None else float(np.mean([lpips(y, trial.truth) for y, trial in together])),
+        "psnr": mean(psnr(y, trial.truth) for y, trial in together),
+        "ssim": mean(ssim(y, trial.truth) for y, trial in together),
+        "lpips": None if lpips is None else mean(lpips(y, trial.truth) for y, trial in together),
         "paired_region_psnr": region_psnr(back, paired),
         "paired_region_ssim": mean_region(ssim, back, paired),
-        "paired_psnr": float(np.mean([psnr(y, trial.truth) for y, trial in zip(back, paired, strict=True)])),
-        "paired_ssim": float(np.mean([ssim(y, trial.truth) for y, trial in zip(back, paired, strict=True)])),
+        "paired_psnr": mean(psnr(y, trial.truth) for y, trial in zip(back, paired, strict=True)),
+        "paired_ssim": mean(ssim(y, trial.truth) for y, trial in zip(back, paired, strict=True)),
         **_two_garments(pipe, cases, seed, progress),
         **_animated(pipe, cases, result, took, seed, progress),
-        "num_steps": pipe.config.default_steps,
-        "guidance": pipe.config.default_guidance,
-        "scheduler": type(pipe.scheduler).__name__,
-        "world_version": world.VERSION,
-        "model": model,
-        "seconds": time.monotonic() - began,
+        **about(pipe, model, began),
     }
 
 
@@ -318,7 +306,7 @@ def _animated(
 
     def garment(pictures: Sequence[Picture]) -> float | None:
         values = [psnr(pictures[i], pairs[i].target, cases[i].dressed_mask) for i in shown]
-        return float(np.mean(values)) if values else None
+        return mean(values) if values else None
 
     return {
         "masked_psnr_dressed": mean_psnr(one, pairs),
@@ -334,13 +322,12 @@ def _animated(
 
 
 def tryon_sheet(trials: Sequence[Trial], results: Sequence[Picture]) -> Picture:
-    """One row per trial: person, region, garment, result, truth; two trials side by side."""
+    """Of each trial person, region, garment, result and truth."""
     cells = [
         [trial.person, tinted(trial.person, trial.region), trial.garments[0], y, trial.truth]
         for trial, y in zip(trials, results, strict=True)
     ]
-    rows = [[cell for pair in cells[i : i + 2] for cell in pair] for i in range(0, len(cells), 2)]
-    return contact_sheet(rows, ["person", "region", "garment", "result", "truth"] * min(2, len(cells)))
+    return case_sheet(cells, ["person", "region", "garment", "result", "truth"])
 
 
 def sample_tryon(pipe: Any, path: Path, size: int, num: int = 32) -> dict[str, float]:

@@ -18,6 +18,7 @@ import torch
 
 from scd.data.fitting import Fitting, read_fitting
 from scd.data.pairs import TryOnLayout, TryOnPair
+from scd.encoders import require_finite, to_bytes
 from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour
@@ -48,12 +49,6 @@ class Subject:
     fitting: Fitting
     truth: Picture | None  # the person in that garment; None for an unpaired pair of photographs
     worn: Mask | None  # the garment's pixels in the truth, where the world tells them
-
-    @property
-    def part(self) -> tuple[slice, slice]:
-        """The frame without its padding."""
-        left, top, right, bottom = self.fitting.placement.target
-        return slice(top, bottom), slice(left, right)
 
 
 Painted = Iterator[tuple[Subject, Picture]]  # with the picture that is judged, in the frame too
@@ -172,10 +167,9 @@ def paint_pairs(
         ).images  # fmt: skip
         with torch.no_grad():
             pictures = output if paste_back else pipe.decode_output(output, False, "np")
-        if not np.isfinite(pictures).all():
-            raise UserError("the model painted what is no number: use --dtype float32 or bfloat16")
+        require_finite(pictures, "what the model painted", pipe.unet.dtype)
         for (_, subject), picture in zip(read, pictures, strict=True):
-            yield subject, np.rint(picture * 255).astype(np.uint8)
+            yield subject, to_bytes(picture)
 
 
 def read_predictions(paths: Mapping[TryOnPair, Path], size: tuple[int, int]) -> Painted:
@@ -219,20 +213,20 @@ def measure(
     subject: Subject, painted: Picture, lpips: Callable[[Picture, Picture], float] | None = None
 ) -> dict[str, float]:
     """Everything that is known of one picture; without a truth only what changed outside the region."""
-    part = subject.part
-    picture, region = painted[part], subject.fitting.region[part]
-    outside = np.abs(picture.astype(int) - subject.fitting.person[part])[~region]
+    shown = subject.fitting.placement.shown
+    picture, region = shown(painted), shown(subject.fitting.region)
+    outside = np.abs(picture.astype(int) - shown(subject.fitting.person))[~region]
     row = {"outside_max_difference": float(outside.max(initial=0))}
     if subject.truth is None:
         return row
-    truth = subject.truth[part]
+    truth = shown(subject.truth)
     row |= {
         "psnr": psnr(picture, truth), "ssim": ssim(picture, truth), "l1": absolute_error(picture, truth),
         "region_psnr": psnr(picture, truth, region), "region_ssim": ssim(picture, truth, region),
     }  # fmt: skip
     if lpips is not None:
         row["lpips"] = lpips(picture, truth)
-    worn = None if subject.worn is None else subject.worn[part] & region
+    worn = None if subject.worn is None else shown(subject.worn) & region
     if worn is not None and worn.any():
         row["garment_psnr"] = psnr(picture, truth, worn)
         row["color_error"] = colour_error(picture, truth, worn)
@@ -254,7 +248,8 @@ def evaluate_pairs(
     rows: list[dict[str, float]] = []
     people: set[Path] = set()
     for subject, painted in paintings:
-        pair, picture = subject.pair, painted[subject.part]
+        pair, shown = subject.pair, subject.fitting.placement.shown
+        picture = shown(painted)
         rows.append(measure(subject, painted, lpips))
         if out is not None:
             write_image(out / f"{names[pair]}.png", picture, force=force)
@@ -262,7 +257,7 @@ def evaluate_pairs(
             distribution.add(picture, real=False)
             if pair.person not in people:
                 people.add(pair.person)
-                distribution.add(subject.fitting.person[subject.part], real=True)
+                distribution.add(shown(subject.fitting.person), real=True)
         if progress is not None:
             progress(1)
     if not rows:

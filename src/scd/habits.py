@@ -12,6 +12,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.hub_utils import validate_hf_hub_args
 
+from scd.backbones.motion import is_temporal
 from scd.reference import NOT_TO_DISK
 from scd.schedulers import check_scheduler
 
@@ -128,7 +129,7 @@ class Habits(StableDiffusionLoraLoaderMixin, StableDiffusionMixin):
         """Of the VAE only. Raises ValueError for the network: fused layers would paint without the
         reference."""
         if unet:
-            layer = next(name for name in self.unet.attn_processors if "motion_modules" not in name)
+            layer = next(name for name in self.unet.attn_processors if not is_temporal(name))
             raise ValueError(
                 f"fused QKV: layer {layer.removesuffix('.processor')} would lose the processor that reads "
                 "the reference; the VAE alone can be fused: fuse_qkv_projections(unet=False)"

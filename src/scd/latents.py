@@ -19,6 +19,7 @@ from torch import Tensor
 from scd.data.frames import Frames
 from scd.data.latents import LatentsReader, latents_path
 from scd.data.mixed import Mixed
+from scd.encoders import latent_shift, signed
 from scd.media.files import replacing
 from scd.reference import hash_weights
 from scd.types import UserError
@@ -33,7 +34,7 @@ def encode(pipe: Any, pictures: Tensor, generator: torch.Generator | None = None
     or a sample when a generator is given. Both draw the same noise."""
     pictures = pictures.to(pipe.device)
     if pictures.dtype == torch.uint8:
-        return pipe.encode_pictures(_unit(pictures), generator=generator)
+        return pipe.encode_pictures(signed(pictures), generator=generator)
     mean, std = pictures.to(pipe.unet.dtype).chunk(2, dim=1)
     if generator is None:
         return mean
@@ -96,9 +97,9 @@ def _encoded(pipe: Any, item: Frames) -> dict[str, np.ndarray]:
     kept: dict[str, list[Tensor]] = {"latents": [], "tokens": []}
     for start in range(0, len(item.usable), AT_ONCE):
         pictures = item.pictures(item.usable[start : start + AT_ONCE].tolist())
-        pixels = _unit(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(pipe.device))
+        pixels = signed(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(pipe.device))
         posterior = pipe.vae.encode(pixels.to(pipe.vae.dtype)).latent_dist
-        mean, std = (posterior.mean - _shift(pipe)), posterior.std
+        mean, std = (posterior.mean - latent_shift(pipe.vae)), posterior.std
         latents = torch.cat([mean, std], 1) * pipe.vae.config.scaling_factor
         kept["latents"].append(latents.permute(0, 2, 3, 1))
         if pipe.image_encoder is not None:
@@ -109,12 +110,4 @@ def _encoded(pipe: Any, item: Frames) -> dict[str, np.ndarray]:
 def _stamp(pipe: Any) -> str:
     """Of everything that latents and tokens depend on."""
     parts = [hash_weights(part) for part in (pipe.vae, pipe.image_encoder) if part is not None]
-    return " ".join([*parts, str(pipe.vae.config.scaling_factor), str(_shift(pipe))])
-
-
-def _shift(pipe: Any) -> float:
-    return getattr(pipe.vae.config, "shift_factor", None) or 0.0
-
-
-def _unit(pictures: Tensor) -> Tensor:
-    return pictures.float() / 127.5 - 1
+    return " ".join([*parts, str(pipe.vae.config.scaling_factor), str(latent_shift(pipe.vae))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +23,7 @@ from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
 from scd.config import NetworkConfig, TrainConfig, differing, load_config, to_json
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.encoders import signed
 from scd.loading import index_of
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
@@ -109,6 +109,19 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
             log.warning("%s: it has to learn that, and is saved so", text)
             pipe.register_to_config(pose_drawing="openpose", reference_pose=True)
         pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
+    pipe = _with_motion(_with_reader(pipe, config), config)
+    pipe.register_to_config(default_size=config.data.size)  # it paints at what it learns at
+    if writes:
+        run.mkdir(parents=True, exist_ok=True)
+        settings.unlink(missing_ok=True)  # until the new model stands
+        export(pipe, folder)
+        settings.write_text(to_json(config))
+    return pipe
+
+
+def _with_reader(pipe: Any, config: TrainConfig) -> Any:
+    """The pipeline with a network of its own for references, where the config asks for one. Raises
+    UserError."""
     if config.reference_network == "separate" and pipe.reference_unet is None:
         if config.learn not in ("all", "attention"):
             raise UserError(
@@ -116,6 +129,11 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
                 f"{config.learn}"
             )
         pipe = SCDPipeline.from_pipe(pipe, reference_unet=picture_copy(pipe.unet))
+    return pipe
+
+
+def _with_motion(pipe: Any, config: TrainConfig) -> Any:
+    """The pipeline with motion modules, where these are to learn. Raises UserError."""
     if config.motion_adapter and has_motion(pipe.unet):
         raise UserError(f"--motion-adapter: {config.init} has motion modules already; leave it out")
     if config.learn == "motion" and not has_motion(pipe.unet):
@@ -125,12 +143,6 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
             raise UserError(f"{config.motion_adapter}: {error}") from error
     if config.learn == "motion":
         pipe.register_to_config(shared_noise=config.shared_noise)
-    pipe.register_to_config(default_size=config.data.size)  # it paints at what it learns at
-    if writes:
-        run.mkdir(parents=True, exist_ok=True)
-        settings.unlink(missing_ok=True)  # until the new model stands
-        export(pipe, folder)
-        settings.write_text(to_json(config))
     return pipe
 
 
@@ -199,7 +211,7 @@ def fit_codec(network: NetworkConfig, size: int) -> PatchCodec:
             for i in range(network.codec_pictures)
         ]
     )
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = signed(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     return PatchCodec.fit(pixels, network.latent_channels, network.patch_size, network.whitening)
 
 
@@ -270,11 +282,3 @@ def build_scheduler(network: NetworkConfig) -> DDIMScheduler | LCMScheduler:
     if network.sampler == "lcm":
         return LCMScheduler(**schedule, original_inference_steps=100)  # the most steps it can take
     return DDIMScheduler(**schedule)
-
-
-def world_version_of(folder: Path) -> int | None:
-    """What a saved model says it learnt from, without loading it."""
-    try:
-        return json.loads((folder / "model_index.json").read_text()).get("world_version")
-    except (OSError, ValueError):
-        return None

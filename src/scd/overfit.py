@@ -4,7 +4,6 @@ works knows them by heart."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from scd import train
 from scd.checkpoint import checkpoints
 from scd.config import TrainConfig
 from scd.data.collate import collate
+from scd.media.files import replacing
 from scd.step import Trainee, step_loss
 from scd.types import UserError
 
@@ -62,6 +62,5 @@ def verdict(config: TrainConfig, run: Path, pipe: Any) -> str:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values))
-    os.replace(temporary, path)
+    with replacing(path, force=True) as temporary:
+        temporary.write_text(json.dumps(values))

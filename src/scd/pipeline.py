@@ -42,7 +42,7 @@ from scd.inputs import (
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
-from scd.savepoint import Savepoint, loop_settings
+from scd.savepoint import EVERY, Savepoint, loop_settings
 from scd.types import Pose, PoseClip, UserError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -94,7 +94,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         shared_noise: bool = False,  # the frames of a clip are painted from one noise, at every step
         world_version: int | None = None,  # of the procedural world it learnt, None for photographs
         reference_pose: bool = True,  # METHOD 3: a reference has its own pose's features, if it is given
-        pose_drawing: Literal["openpose", "dwpose"] = "openpose",  # how poses are drawn (scd.pose.draw)
+        pose_drawing: str = "openpose",  # how poses are drawn, or "dwpose" (scd.pose.draw)
     ):  # fmt: skip
         super().__init__()
         unet, motion_adapter = motion.fitted(unet, motion_adapter)
@@ -177,8 +177,9 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
     ) -> Reference:
         """Read one reference picture, or several that are joined in order (each with its own pose).
 
-        Sides must be multiples of the VAE's factor (8). Without a pose (a garment) the pose features are
-        zero. The result is a value: use it for any number of calls, save it, add it to others.
+        Sides must be multiples of the VAE's factor (8; the embedded model's 4). Without a pose (a garment)
+        the pose features are zero. The result is a value: use it for any number of calls, save it, add it to
+        others.
         """
         if isinstance(image, list | tuple):
             poses = pose if isinstance(pose, list | tuple) else [pose] * len(image)
@@ -320,7 +321,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
                     changed = callback_on_step_end(self, index, t, given) or {}
                     if "latents" in changed:
                         state = inside(changed["latents"], is_clip)
-                if savepoint and ((index + 1) % savepoint.every == 0 or index + 1 == len(timesteps)):
+                if savepoint and ((index + 1) % EVERY == 0 or index + 1 == len(timesteps)):
                     savepoint.save(index + 1, self._guidance_scale, state, self.scheduler, generators)
                 progress.update()
         state = outside(state if canvas is None else canvas.compose(state), is_clip)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,10 +94,8 @@ def noise(z_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, region: Tensor
     return z_t if region is None else torch.where(region.bool(), z_t, z_0)
 
 
-def loss(prediction: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """sum(M w(t) (prediction - objective)^2) / sum(M) over the targets, averaged over channels: a scalar
-    (METHOD 4, 6). Arguments are those of `errors`."""
-    sums, weights = errors(prediction, *args, **kwargs)
+def loss(sums: Tensor, weights: Tensor) -> Tensor:
+    """sum(M w(t) (prediction - objective)^2) / sum(M) over all targets, a scalar, of their `errors`."""
     return sums.sum() / weights.sum().clamp(min=1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scd.media.files import replacing
 from scd.types import Batch, UserError
 
 NUM_LEVELS = 4  # equal parts of the schedule, from little noise to much
@@ -61,9 +61,8 @@ def cut(run: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read(run) if row["step"] <= step]
-    temporary = path.with_name("log.jsonl.tmp")
-    temporary.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    os.replace(temporary, path)
+    with replacing(path, force=True) as temporary:
+        temporary.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
 
 
 def read(run: Path) -> list[dict[str, Any]]:
@@ -78,9 +77,8 @@ def read(run: Path) -> list[dict[str, Any]]:
 
 def describe(run: Path, step: int, targets: int, seconds: float) -> None:
     """Write down what `model/` has learnt from, which checkpoints are ahead of: RUN/model.json."""
-    temporary = run / "model.json.tmp"
-    temporary.write_text(json.dumps({"step": step, "targets": targets, "seconds": seconds}))
-    os.replace(temporary, run / "model.json")
+    with replacing(run / "model.json", force=True) as temporary:
+        temporary.write_text(json.dumps({"step": step, "targets": targets, "seconds": seconds}))
 
 
 def learnt(run: Path) -> int:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scd.attention import KVCache
-from scd.backbones.motion import picture_config
+from scd.backbones.motion import is_temporal, picture_config
 from scd.types import UserError
 
 FORMAT = "scd-reference-1"
@@ -166,16 +166,14 @@ def _freeu(unet: nn.Module) -> str:
 def _adapters(unet: nn.Module) -> str:
     """LoRA adapters of the picture part: which act, how strongly, and what they hold; empty without any."""
     state = _weights(unet).items()
-    tensors = {name: t for name, t in state if ".lora_" in name and ".motion_modules." not in name}
+    tensors = {name: t for name, t in state if ".lora_" in name and not is_temporal(name)}
     return f"{_adapter_state(unet)} {_digest(tensors)}" if tensors else ""
 
 
 def _adapter_state(unet: nn.Module, motion: bool = False) -> str:
     """Which LoRA adapters act, and how strongly, in a few hex digits; empty without any."""
     layers: list[tuple[str, Any]] = [
-        (n, m)
-        for n, m in unet.named_modules()
-        if hasattr(m, "lora_A") and (motion or ".motion_modules." not in n)
+        (n, m) for n, m in unet.named_modules() if hasattr(m, "lora_A") and (motion or not is_temporal(n))
     ]
     if not layers:
         return ""
@@ -191,7 +189,7 @@ def hash_weights(module: nn.Module, motion_only: bool = False) -> str:
     motion modules alone, with theirs); 0.1 s for the embedded model, seconds for Stable Diffusion 1.5."""
     state = _weights(module).items()
     state = {n.replace(".base_layer", ""): t for n, t in state if motion_only or ".lora_" not in n}
-    return _digest({n: t for n, t in state.items() if (".motion_modules." in n) == motion_only})
+    return _digest({n: t for n, t in state.items() if is_temporal(n) == motion_only})
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

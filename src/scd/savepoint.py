@@ -23,14 +23,15 @@ from scd.types import UserError
 
 log = logging.getLogger("scd")
 FILE = "loop.safetensors"
+EVERY = 4  # steps between two writings
 
 
 class Savepoint:
     """The state of one loop (latents, step, guidance, generators, the scheduler's memory) in a folder.
     `settings` say which loop it is: another one's file is not used."""
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], every: int = 4):
-        self.path, self.every = Path(folder) / FILE, every
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any]):
+        self.path = Path(folder) / FILE
         self.settings = hashlib.blake2b(
             json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16
         ).hexdigest()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from scd import latents, process
+from scd.backbones.motion import is_temporal
 from scd.backbones.unet import collect, denoise, extract, joint
 from scd.config import TrainConfig
 from scd.matching import Seen, matching_loss
@@ -47,14 +48,14 @@ class Trainee(nn.Module):
                 self.unet, references, z_t, self.reference_timestep, timesteps, features, context, owner,
                 seen,
             )  # fmt: skip
-        shown = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
-        spatial = (p for n, p in self.unet.named_parameters() if ".motion_modules." not in n)
+        read = references.flatten(0, 1), self.reference_timestep, features[0], context[0]
+        spatial = (p for n, p in self.unet.named_parameters() if not is_temporal(n))
         frozen = not any(p.requires_grad for p in spatial)
         with torch.no_grad() if frozen else contextlib.nullcontext():
             if self.reference_unet is None:
-                cache = extract(self.unet, *shown)
+                cache = extract(self.unet, *read)
             else:
-                cache = collect(self.reference_unet, *shown)
+                cache = collect(self.reference_unet, *read)
         cache = cache.grouped(references.shape[1])
         output = denoise(self.unet, z_t, timesteps, features[1], context[1], cache, owner, num_frames)
         if self.reference_unet is not None and max(owner) < 0:
@@ -73,24 +74,14 @@ def step_loss(
 ) -> Tensor:
     """The loss of one batch; all randomness (timesteps, noise, dropped references) comes from the generator.
     `tally` counts the targets' errors by noise level."""
-    device = pipe.device
     groups, num_targets = batch.targets.shape[:2]
     references = latents.encode(pipe, batch.references.flatten(0, 1)).unflatten(0, (groups, -1))
     z_0 = latents.encode(pipe, batch.targets.flatten(0, 1), generator)
-    num, num_frames = len(z_0), config.data.frames
+    num_frames, device = config.data.frames, pipe.device
+    draws = len(z_0) // num_frames  # a clip's frames share theirs
 
-    # One timestep per target (a clip's frames share theirs), one from each of as many equal parts of the
-    # schedule: the loss of a step varies less
-    draws = num // num_frames
-    parts = (torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)) / draws
-    num_timesteps = pipe.scheduler.config.num_train_timesteps
-    timesteps = (shift(parts, config.timestep_shift) * num_timesteps).long().to(device)
-    timesteps = timesteps.clamp(max=num_timesteps - 1)  # a part just below 1 may have been rounded up
-    timesteps = timesteps.repeat_interleave(num_frames)
-    eps = torch.randn(z_0.shape, generator=generator).to(device)
-    if config.noise_offset:
-        eps = eps + config.noise_offset * torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(device)
-    eps = _alike(eps, pipe, num_frames)
+    timesteps = _timesteps(draws, pipe, config, generator).repeat_interleave(num_frames)
+    eps = _noise(z_0, pipe, config, generator)
     alpha, sigma = process.noise_levels(pipe.scheduler, timesteps)
     region = _on_latents(batch.regions, z_0)
     z_t = process.noise(z_0, eps, alpha, sigma, region)
@@ -122,16 +113,11 @@ def step_loss(
     if own is not None:  # a guess is as uncertain as the noise it was made from, whatever t is
         sums = torch.where(own, sums / process.x0_weight(alpha, sigma).flatten(), sums)
     if tally is not None:
-        tally.count(timesteps / num_timesteps, sums.detach(), weights)
-    loss = sums.sum() / weights.sum().clamp(min=1)
+        tally.count(timesteps / pipe.scheduler.config.num_train_timesteps, sums.detach(), weights)
+    loss = process.loss(sums, weights)
     if seen is None:
         return loss
-    # Rows that are painted whole: a garment has no skin to be matched with
-    asked = torch.ones_like(z_0[:, :1]) if soft_region is None else soft_region
-    if region is not None:
-        asked = asked * region.flatten(1).all(1)[:, None, None, None]
-    offset = torch.rand(2, generator=generator).tolist()
-    matches = matching_loss(seen, references, z_0, owner, asked, (offset[0], offset[1]))
+    matches = _matches(seen, references, z_0, owner, region, soft_region, generator)
     if tally is not None and math.isfinite(value := matches.item()):
         tally.matches.append(value)
     return loss + config.matching_weight * matches
@@ -152,6 +138,37 @@ def own_prediction(
     torch.clear_autocast_cache()  # PyTorch before 2.13 may keep half-precision weights without gradients
     objective = process.OBJECTIVES[process.objective_name(pipe.scheduler)]
     return objective.x0(prediction.float(), z_t, alpha, sigma)
+
+
+def _timesteps(draws: int, pipe: SCDPipeline, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """One for each draw, (draws,), from each of as many equal parts of the schedule: the loss of a step
+    varies less."""
+    parts = (torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)) / draws
+    num = pipe.scheduler.config.num_train_timesteps
+    timesteps = (shift(parts, config.timestep_shift) * num).long().to(pipe.device)
+    return timesteps.clamp(max=num - 1)  # a part just below 1 may have been rounded up
+
+
+def _noise(z_0: Tensor, pipe: SCDPipeline, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """eps, of the shape of z_0."""
+    eps = torch.randn(z_0.shape, generator=generator).to(pipe.device)
+    if config.noise_offset:
+        offset = torch.randn((*z_0.shape[:2], 1, 1), generator=generator).to(pipe.device)
+        eps = eps + config.noise_offset * offset
+    return _alike(eps, pipe, config.data.frames)
+
+
+def _matches(
+    seen: Seen, references: Tensor, z_0: Tensor, owner: list[int], region: Tensor | None,
+    soft_region: Tensor | None, generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """The loss on what attention read, of rows that are painted whole: a garment has no skin to be matched
+    with."""
+    asked = torch.ones_like(z_0[:, :1]) if soft_region is None else soft_region
+    if region is not None:
+        asked = asked * region.flatten(1).all(1)[:, None, None, None]
+    offset = torch.rand(2, generator=generator).tolist()
+    return matching_loss(seen, references, z_0, owner, asked, (offset[0], offset[1]))
 
 
 def _alike(noise: Tensor, pipe: SCDPipeline, num_frames: int) -> Tensor:

@@ -31,11 +31,10 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
-from scd.config import TrainConfig, differing, load_config, to_json
+from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, differing, load_config, to_json
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
-from scd.data.tryon import TRYON_LAYOUTS
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import other_settings
 from scd.pipeline import SCDPipeline
@@ -305,7 +304,7 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
     if not num:
         return {}
     path = run / "samples" / f"step-{step:08d}.png"
-    if data.kind in TRYON_LAYOUTS:
+    if data.is_tryon:
         return sample_pairs(pipe, path, config)
     if data.kind != "world":
         row = sample_real(pipe, path, config)
@@ -318,8 +317,8 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
     shown: dict[str, Any] = {}
     if config.overfit:  # the people that it has to know by heart
         num, shown = min(num, config.overfit), {"first_seed": FIRST_TRAINING_SEED * (1 + config.seed)}
-    row = {} if data.tasks[0] == 0 else sample_grid(pipe, path, data.size, num, **shown)
-    if data.tasks[1] or data.tasks[2]:
+    row = {} if data.tasks[PICTURES] == 0 else sample_grid(pipe, path, data.size, num, **shown)
+    if data.tasks[TRYON] or data.tasks[DRESSED]:
         row |= sample_tryon(pipe, path.with_name(f"{path.stem}-tryon.png"), data.size, num)
     return row
 

@@ -12,10 +12,11 @@ import torch
 
 from scd import media
 from scd.data.buckets import person_box, place_around
+from scd.encoders import require_finite
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
 from scd.region import paste_back, white
-from scd.types import Picture, Pose, Region, UserError
+from scd.types import Picture, Pose, Region
 
 # A region without a pose: a top's is 0.45 as high as its person, so the person lies in it grown by this part
 # of its longer side on all sides
@@ -50,7 +51,7 @@ def set_stage(original: Original, region: Region, pose: Pose | None, side: int) 
 
 def place_region(region: Region, pose: Pose | None, side: int) -> media.Placement:
     """How a picture lies in the frame: around region and person where they would be small, else whole."""
-    (height, width), (left, top, right, bottom) = region.shape, _box(region)
+    (height, width), (left, top, right, bottom) = region.shape, box_around(region)
     box = np.array([left / width, top / height, right / width, bottom / height])
     person = None if pose is None else person_box([pose])
     if person is None:
@@ -67,9 +68,7 @@ def place_region(region: Region, pose: Pose | None, side: int) -> media.Placemen
 def read_garments(pipe: Any, pictures: Sequence[Picture]) -> Any:
     """One reference of all garments: each is read alone, without a pose, and they add."""
     size = pipe.config.default_size
-    return pipe.encode_reference([
-        media.fit(picture, (size, size), fill=border_colour(picture))[0] for picture in pictures
-    ])  # fmt: skip
+    return pipe.encode_reference([media.framed(picture, (size, size))[0] for picture in pictures])
 
 
 def paint_stage(
@@ -88,8 +87,7 @@ def paint_stage(
         reference, None if stage.pose is None else [stage.pose], person=stage.person, region=stage.region,
         generator=[generator] if generator else None, output_type="latent", callback_on_step_end=stepped,
     ).images  # fmt: skip
-    if not torch.isfinite(latents).all():
-        raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
+    require_finite(latents, "the picture", pipe.unet.dtype)
     (frame,) = pipe.decode_frames(latents.transpose(0, 1))
     return frame
 
@@ -100,7 +98,7 @@ def put_back(original: Original, region: Region, placement: media.Placement, fra
     left, top, right, bottom = placement.source
     shown = _alone(placement, (bottom - top, right - left)).undo(frame)
     # A pixel more on all sides: the seam is measured from what lies outside
-    x0, y0, x1, y1 = _box(region)
+    x0, y0, x1, y1 = box_around(region)
     x0, y0, x1, y1 = max(x0 - 1, left), max(y0 - 1, top), min(x1 + 1, right), min(y1 + 1, bottom)
     painted = original.in_its_colours(np.ascontiguousarray(shown[y0 - top : y1 - top, x0 - left : x1 - left]))
     pixels = original.pixels.copy()
@@ -115,7 +113,7 @@ def _alone(placement: media.Placement, shape: tuple[int, ...]) -> media.Placemen
     return media.Placement((height, width), placement.size, (0, 0, width, height), placement.target)
 
 
-def _box(region: Region) -> PixelBox:
+def box_around(region: Region) -> PixelBox:
     """Around the region. ValueError when it is empty."""
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     if not len(rows):

@@ -65,6 +65,11 @@ def has_motion(unet: Any) -> bool:
     return "motion_max_seq_length" in unet.config
 
 
+def is_temporal(name: str) -> bool:
+    """Whether a parameter, or a layer, of that name belongs to the motion modules."""
+    return ".motion_modules." in name
+
+
 def temporal_layers(unet: nn.Module) -> Iterator[Any]:
     return (module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D))
 
@@ -135,7 +140,7 @@ def split(motion: Any) -> tuple[UNet2DConditionModel, MotionAdapter]:
             use_motion_mid_block=config.use_motion_mid_block,
         )
     state = motion.state_dict(keep_vars=True)
-    temporal = {name: value for name, value in state.items() if ".motion_modules." in name}
+    temporal = {name: value for name, value in state.items() if is_temporal(name)}
     spatial = {name: value for name, value in state.items() if name not in temporal}
     return _share(unet, spatial), _share(adapter, temporal)
 
@@ -143,7 +148,7 @@ def split(motion: Any) -> tuple[UNet2DConditionModel, MotionAdapter]:
 def picture_copy(unet: Any) -> UNet2DConditionModel:
     """A picture network with copies of the weights of this one's picture part."""
     copied = UNet2DConditionModel(**picture_config(unet))
-    state = {name: value for name, value in unet.state_dict().items() if ".motion_modules." not in name}
+    state = {name: value for name, value in unet.state_dict().items() if not is_temporal(name)}
     copied.load_state_dict(state)
     return copied.to(unet.dtype).eval()
 

@@ -22,7 +22,7 @@ from scd.attention import (
     KVCache,
     Stage,
 )
-from scd.backbones.motion import MotionTransformer, adapt_motion, has_motion, temporal_layers
+from scd.backbones.motion import MotionTransformer, adapt_motion, has_motion, is_temporal, temporal_layers
 from scd.matching import Seen
 
 
@@ -56,7 +56,7 @@ def adapt(unet: Any, norm_per_frame: bool = True) -> Any:
 
 def spatial_layers(unet: nn.Module, kind: str = "attn1") -> dict[str, Any]:
     """Spatial attention layers by name, `attn1` self, `attn2` cross; temporal ones never see a reference."""
-    return {n: m for n, m in unet.named_modules() if n.endswith(f".{kind}") and "motion_modules" not in n}
+    return {n: m for n, m in unet.named_modules() if n.endswith(f".{kind}") and not is_temporal(n)}
 
 
 def check_adapted(unet: nn.Module) -> None:

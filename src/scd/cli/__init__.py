@@ -80,7 +80,7 @@ def _parse(arguments: list[str]) -> Any:
         return None
     verb, *rest = arguments
     if verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}{_similar(verb, VERBS)}: `scd --help` lists them")
+        raise UserError(f"there is no verb {verb!r}{similar(verb, VERBS)}: `scd --help` lists them")
     import tyro
 
     options, program = _options(verb, rest), f"scd {verb}"
@@ -99,27 +99,18 @@ def _parse(arguments: list[str]) -> Any:
 def _options(verb: str, rest: list[str]) -> Any:
     """The type that tyro fills for this verb."""
     from scd.cli import evaluations, options
+    from scd.config import PRESETS, TRYON_KINDS, for_memory
 
     if verb == "evaluate":
-        pairs = bool(rest) and rest[0] in evaluations.PAIRS
-        return evaluations.EvaluatePairs if pairs else evaluations.Evaluate
-    if verb == "convert":
-        from scd.cli.convert import Convert
-
-        return Convert
-    if verb == "export":
-        from scd.cli.export import Export
-
-        return Export
+        is_tryon = bool(rest) and rest[0] in TRYON_KINDS
+        return evaluations.EvaluatePairs if is_tryon else evaluations.Evaluate
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro
 
-    from scd.config import PRESETS, for_memory
-
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
         raise UserError(
-            f"there is no preset {rest[0]!r}{_similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
+            f"there is no preset {rest[0]!r}{similar(rest[0], PRESETS)}: use {', '.join(PRESETS)}"
         )
     known = dict(PRESETS)
     memory = re.search(r"(?:^| )--memory[= ](\d+)(?: |$)", " ".join(rest))
@@ -141,7 +132,8 @@ def _help() -> str:
     )
 
 
-def _similar(word: str, known: Any) -> str:
+def similar(word: str, known: Any) -> str:
+    """What somebody who misspelt one of `known` is asked; else nothing."""
     close = difflib.get_close_matches(word, known, 1)
     return f", did you mean {close[0]!r}?" if close else ""
 

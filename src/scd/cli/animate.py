@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from scd import media
+from scd.animate import read_subject
 from scd.cli.clip_job import drives_a_clip, repeated
-from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_shape
+from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_shape, write_record
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
 from scd.cli.where import detector_if_there, note_people
+from scd.encoders import require_finite, to_bytes
 from scd.inputs import split_generator
-from scd.media.placement import border_colour
 from scd.pose import detect
 from scd.pose.draw import draw_pose
-from scd.tryon import read_garments
 from scd.types import Picture, Pose, UserError
 
 log = logging.getLogger("scd")
@@ -56,28 +54,23 @@ def animate(options: Animate) -> None:
         require_same(model, job.expected, job.model)
     note_drawn_people(pipe, job.reference)
     record = _record(job, pipe, model)
-    size = pipe.config.default_size
-    frame, placement = media.fit(image, (size, size), fill=border_colour(image))
-    moved = placement.apply_to_pose(reference_pose)
-    reference = pipe.encode_reference(frame, moved)
-    if garments:
-        reference = reference + read_garments(pipe, garments)
+    subject = read_subject(pipe, [image], [reference_pose], garments)
+    given = [subject.places[0].shown(subject.pictures[0]), *garments]
 
     rows: list[list[Picture]] = []
     with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
         for pose in poses:
             for generator in split_generator(torch.Generator().manual_seed(record["seed"]), job.num):
-                picture, drawing = _paint(pipe, reference, pose, generator, advance)
+                picture, drawing = _paint(pipe, subject.reference, pose, generator, advance)
                 media.write_image(
                     job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force
                 )
-                rows.append([_cropped(frame, placement), *garments, drawing, picture])
+                rows.append([*given, drawing, picture])
     if job.sheet is not None:
         cells = [[enlarged(cell) for cell in row] for row in rows]
         sheet = media.contact_sheet(cells, ["reference", *["garment"] * len(garments), "pose", "result"])
         media.write_image(job.sheet, sheet, record, job.force)
-    with media.replacing(job.record, job.force) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_record(job.record, record, job.force)
     for path in [*job.names, *([job.sheet] if job.sheet else [])]:
         print(path)
 
@@ -158,17 +151,10 @@ def _paint(
         output_type="np",
         callback_on_step_end=step,
     ).images[0]
-    if not np.isfinite(values).all():
-        raise UserError(f"the picture is not a number in {pipe.unet.dtype}: use --dtype float32 or bfloat16")
-    picture = np.rint(values * 255).astype(np.uint8)
+    require_finite(values, "the picture", pipe.unet.dtype)
+    picture = to_bytes(values)
     drawing = draw_pose(moved, (size, size), style=pipe.config.pose_drawing)  # what the network saw
-    return _cropped(picture, placement), _cropped(drawing, placement)
-
-
-def _cropped(picture: Picture, placement: media.Placement) -> Picture:
-    """What lies in the frame without the padding."""
-    left, top, right, bottom = placement.target
-    return picture[top:bottom, left:right].copy()
+    return placement.shown(picture), placement.shown(drawing)
 
 
 def enlarged(picture: Picture) -> Picture:

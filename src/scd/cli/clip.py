@@ -65,6 +65,8 @@ def animate_clip(
     if options.num is not None:
         raise UserError("-n: for pictures; a clip is painted once, and another --seed gives another one")
     options = settled(options)
+    # Settled: none of them is None any more
+    assert options.person and options.detector and options.face and options.proportions  # noqa: PT018
     for named in options.model.lora:
         lora_file(named)  # finding the poses takes long
     names, out, sheet = references(options), _out(options), None
@@ -84,22 +86,22 @@ def animate_clip(
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)
 
-    person = parse_person(options.person or "largest")
+    person = parse_person(options.person)
     images = [media.read_image(path) for path in names]
     garments = [media.read_image(path) for path in options.garment]
     with progress("finding poses", None):
-        poses = reference_poses(options, images, options.detector or "mediapipe")
+        poses = reference_poses(options, images, options.detector)
         if garments:
-            note_people(options.garment, garments, detector_if_there(options.detector or "mediapipe"))
+            note_people(options.garment, garments, detector_if_there(options.detector))
     source = open_driving(options, person)
     seen = source.seen
     if seen is None:
         assert source.clip is not None
         with progress("finding poses", source.clip.num_frames) as advance:
-            seen = find_poses(source.clip, options.detector or "mediapipe", person, advance)
+            seen = find_poses(source.clip, options.detector, person, advance)
     drive = make_drive(
-        seen, float(source.rate), poses, not options.no_smooth, options.proportions or "reference",
-        options.face or "full", str(source.path),
+        seen, float(source.rate), poses, not options.no_smooth, options.proportions, options.face,
+        str(source.path),
     )  # fmt: skip
     if preview is not None:
         with progress("writing the preview", None):
@@ -168,12 +170,10 @@ def _keeping(frames: Iterable[Picture], num: int, kept: dict[int, Picture]) -> I
 def _sheet(pipe: Any, subject: Subject, drive: Drive, kept: dict[int, Picture]) -> Picture:
     """Poses above results; the reference before both rows."""
     place, own = place_in_model(pipe, drive), subject.places[drive.reference]
-    left, top, right, bottom = own.target
-    reference = subject.pictures[drive.reference][top:bottom, left:right]
-    left, top, right, bottom = place.target
+    reference = own.shown(subject.pictures[drive.reference])
     poses = placed(drive.retargeted, place)
     style = pipe.config.pose_drawing  # what the network saw
-    drawn = [draw_pose(poses[n], place.size, style=style)[top:bottom, left:right] for n in kept]
+    drawn = [place.shown(draw_pose(poses[n], place.size, style=style)) for n in kept]
     rows = [[enlarged(cell) for cell in (reference, *row)] for row in (drawn, kept.values())]
     return media.contact_sheet(rows, ["reference", *(f"frame {n}" for n in kept)])
 

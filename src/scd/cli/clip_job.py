@@ -14,13 +14,13 @@ from scd import media
 from scd.animate import Drive
 from scd.cli.job import (
     CLIP_KIND,
-    ENDINGS,
     Person,
     identity_of,
     is_pose_file,
     merged_model,
     parse_canvas,
     place_of,
+    reading_record,
     require_same_shape,
     unchanged,
     unchanged_garments,
@@ -34,7 +34,9 @@ from scd.pose.files import read_poses
 from scd.pose.track import Seen
 from scd.types import Pose, UserError
 
-WRITTEN = (".mp4", ".m4v", ".mov", ".gif", ".webp", "")  # endings of a clip's name; none = a folder of PNG
+VIDEO, STILLS = (".mp4", ".m4v", ".mov"), (".png", ".jpg", ".jpeg")
+MOVES, EITHER = (*VIDEO, ".gif"), (".webp", "")  # a clip for sure; a picture or a clip, a file or a folder
+WRITTEN = (*MOVES, *EITHER)  # endings of a clip's name; none = a folder of PNG
 WRITTEN_IN_WORDS = ".mp4, .mov, .gif, .webp, or is a folder's"
 ANIMATIONS = (".gif", ".webp", ".apng")
 POSE_FPS = 30.0  # of a pose file that does not say its rate
@@ -57,19 +59,17 @@ def drives_a_clip(options: Animate) -> bool:
     if path.is_dir() and not is_frame_folder(path) and not any(path.glob("*.json")):
         raise UserError(f"{path} holds neither pictures nor .json pose files: name the folder they are in")
     if is_pose_file(path) and not is_frame_folder(path):
-        wanted = options.preview_pose is not None or options.compare is not None
-        if out is not None and ending in WRITTEN[4:] and not wanted:  # .webp can be either, a folder too
-            if out.is_dir() and not (out / RATE_FILE).is_file():
-                return False  # pictures are put into it
-            return len(read_poses(path, parse_canvas(options.canvas)).frames) > 1
-        return wanted or ending in WRITTEN[:4]
-    if path.suffix.lower() in ANIMATIONS:
-        if ending in ENDINGS[:3]:
-            return False  # a still: the first frame's pose
-        if ending in WRITTEN[:3]:
-            return True  # a video, of a single frame too
+        if options.preview_pose is not None or options.compare is not None or ending in MOVES:
+            return True
+        if out is None or ending not in EITHER:
+            return False
+        if out.is_dir() and not (out / RATE_FILE).is_file():
+            return False  # pictures are put into it
+        return len(read_poses(path, parse_canvas(options.canvas)).frames) > 1
+    if path.suffix.lower() in ANIMATIONS and ending in (*STILLS, *VIDEO):
+        return ending in VIDEO  # of a single frame too; a still shows the first frame's pose
     clip = is_clip(path)
-    if not clip and ending in WRITTEN[:4]:
+    if not clip and ending in MOVES:
         if not path.exists():
             raise UserError(f"{path} does not exist: check the name")
         raise UserError(f"{path} is no video, folder of frames or pose file, and {out} is a clip")
@@ -110,7 +110,7 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
     """The options with what they do not say taken from the record. Raises UserError for inputs that are gone
     or have changed, and for a record with parts missing."""
     like = options.like
-    try:
+    with reading_record(like, "animate"):
         inputs, settings = record["inputs"], record["options"]
         unsaid = [n for n in REPEATED if getattr(options, n) is None or getattr(options, n) is False]
         filled = {name: settings[name] for name in unsaid}
@@ -124,8 +124,6 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
         if not options.poses:
             filled["poses"] = (unchanged(inputs["driving"], like, identity),)
         return replace(options, **filled, model=merged_model(options.model, record, like))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{like}: is no complete record of `scd animate` ({error!r})") from error
 
 
 def settled(options: Animate) -> Animate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from scd import media
+from scd.cli import similar
 from scd.cli.data_options import Data
 from scd.cli.job import require_free
-from scd.cli.terminal import json_line, no_bars_of_loading, progress, table
+from scd.cli.terminal import QUIET_SECONDS, SHOWN, json_line, no_bars_of_loading, progress, table
 from scd.config import DataConfig
 from scd.data.check import STAGE_1, Report, check, preview
 from scd.data.find import KINDS, find_dataset, kind_of
@@ -30,9 +30,6 @@ from scd.data.tryon_check import check_pairs, preview_pairs
 from scd.data.tryon_pictures import open_tryon, usable_pairs
 from scd.data.tryon_prepare import num_pictures, prepare_pairs
 from scd.types import UserError
-
-QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
-SHOWN = 20  # problems; the rest is counted
 
 
 def data(options: Data) -> None:
@@ -67,9 +64,7 @@ def _where(words: tuple[str, ...]) -> tuple[str | None, Path]:
     if len(words) == 1:
         return None, Path(words[0])
     if words[0] not in KINDS:
-        close = difflib.get_close_matches(words[0], KINDS, 1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"there is no layout {words[0]!r}{hint}: use {', '.join(KINDS)}")
+        raise UserError(f"there is no layout {words[0]!r}{similar(words[0], KINDS)}: use {', '.join(KINDS)}")
     return words[0], Path(words[1])
 
 
@@ -176,7 +171,7 @@ def _bench(options: Data, config: DataConfig) -> None:
     """Samples a second, as stage 1 and try-on read them."""
     num = options.num or 64
     length = num + 4 * options.workers + 1
-    if config.pairs:
+    if config.is_tryon:
         dataset = open_tryon(replace(config, size=options.size, augment=False), length)
     else:
         dataset = open_real(replace(STAGE_1, kind=config.kind, root=config.root, size=options.size), length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from scd.config import TrainConfig, to_json
 from scd.data.dataset import make_dataset
 from scd.data.mixed import Mixed
 from scd.learning import choose
-from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load, resolve_device
+from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load
 from scd.step import Trainee
 from scd.train import resolve_precision
 from scd.types import UserError
@@ -32,9 +33,10 @@ BYTES_PER_LEARNABLE = 4 * 3
 BYTES_PER_WEIGHT = 4
 
 
-def dry_run(config: TrainConfig) -> None:
-    """Print the final settings, the parameters and the memory estimate."""
+def dry_run(config: TrainConfig, device: torch.device) -> None:
+    """Print the final settings, the parameters and the memory estimate on `device`."""
     print(to_json(config))
+    config = replace(config, precision=resolve_precision(config.precision, device))
     unet, pose_encoder, vae, reader, others = _networks(config)
     if config.learn == "motion" and not has_motion(unet):
         with torch.device("meta"):
@@ -50,8 +52,7 @@ def dry_run(config: TrainConfig) -> None:
     total = sum(map(_count, [*learning, vae, *others]))
     learnable = sum(p.numel() for network in learning for p in network.parameters() if p.requires_grad)
     state = total * BYTES_PER_WEIGHT + learnable * (BYTES_PER_LEARNABLE + (4 if config.ema_decay else 0))
-    precision = resolve_precision(config.precision, resolve_device("auto"))
-    if precision != "no":  # autocast's half-precision copies of the weights that a pass uses
+    if config.precision != "no":  # autocast's half-precision copies of the weights that a pass uses
         state += 2 * sum(map(_count, learning))
     kept = activation_bytes(config, unet, pose_encoder, 2 ** (len(vae.config.block_out_channels) - 1), reader)
     table("a dry run: nothing was written", {
@@ -73,7 +74,7 @@ def _epoch(config: TrainConfig) -> dict[str, str]:
         dataset: Any = make_dataset(config, 1)
     except UserError as error:
         return {"steps per epoch": f"not known yet: {error}"}
-    parts: dict[str, tuple[Any, float]] = {"pairs" if config.data.pairs else "clips": (dataset, 1.0)}
+    parts: dict[str, tuple[Any, float]] = {"pairs" if config.data.is_tryon else "clips": (dataset, 1.0)}
     if isinstance(dataset, Mixed):
         parts = {"clips": (dataset.clips, 1 - dataset.share), "pairs": (dataset.pairs, dataset.share)}
     steps = max(
@@ -88,11 +89,10 @@ def activation_bytes(
 ) -> int:
     """Bytes that one forward pass keeps for its backward pass, with the largest number of references.
 
-    The networks are left on the meta device, in the precision of the run; autocast keeps norms in float32, so
-    the truth is a little more.
+    The networks are left on the meta device, in the precision of the run, which is not "auto" any more;
+    autocast keeps norms in float32, so the truth is a little more.
     """
-    precision = resolve_precision(config.precision, resolve_device("auto"))
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     data, side = config.data, config.data.size // factor
     groups, references, rows = data.groups, data.most_references, data.groups * data.rows
     pipe: Any = SimpleNamespace(

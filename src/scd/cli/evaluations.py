@@ -10,7 +10,6 @@ from tyro.conf import DisallowNone, Positional, Suppress, arg
 
 from scd.cli.fields import Count, File, Flag, ModelOptions, Number, Verbose
 
-PAIRS = ("vitonhd", "dresscode")
 Folder = Annotated[Path | None, DisallowNone, arg(metavar="FOLDER", help_behavior_hint="")]
 
 

@@ -61,7 +61,7 @@ def export(options: Export) -> None:
     with progress("writing", None):
         pipe = load(run / "model", "cpu", "float32")
         if options.lora:
-            with checkpoint.whole(out) as folder:
+            with checkpoint.whole_folder(out) as folder:
                 shutil.copy2(run / learning.LORA_FILE, folder)
                 pipe.pose_encoder.save_pretrained(folder / "pose_encoder")
                 pipe.scheduler.save_pretrained(folder / "scheduler")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
 
+from scd.media.files import exists_already
 from scd.types import UserError
 
 # None stands for "not said": the default is then the model's own, or what `--like` recorded.
@@ -72,6 +73,6 @@ def claim(out: Path, source: Path, force: bool) -> None:
     if not out.exists():
         return
     if not force:
-        raise UserError(f"{out} exists already: choose another name, or --force to replace it")
+        raise exists_already(out)
     if not any((out / name).exists() for name in ("model_index.json", "lora.safetensors")):
         raise UserError(f"{out} is no model that could be replaced: choose another name")

@@ -6,7 +6,8 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from scd import media
 from scd.cli.options import Animate, ModelOptions
-from scd.media.files import require_replaceable_folder
+from scd.media.files import exists_already, require_replaceable_folder
 from scd.media.picture import settings_beside
 from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
@@ -54,12 +55,8 @@ def plan(options: Animate) -> Job:
     """Settle the job. Raises UserError for missing or changed inputs, and for results that exist."""
     like = options.like
     old = {} if like is None else read_record(like)
-    try:
+    with reading_record(like, "animate"):
         return _plan(options, old)
-    except (KeyError, TypeError, AttributeError) as error:
-        if like is None:
-            raise
-        raise UserError(f"{like}: is no complete record of `scd animate` ({error!r})") from error
 
 
 def _plan(options: Animate, old: dict[str, Any]) -> Job:
@@ -97,17 +94,27 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     require_apart(results, [reference, *paths, *garments, *([reference_pose] if reference_pose else [])])
     require_free(results, options.force)
     return Job(
-        reference, frames_of(reference_pose, person, size)[:1] if reference_pose else None, poses, garments,
-        num, person, canvas, first_said(options.detector, old.get("detector"), "mediapipe"),
-        names, record, sheet, options.force, merged_model(options.model, old, options.like),
-        {
+        reference=reference,
+        reference_pose=frames_of(reference_pose, person, size)[:1] if reference_pose else None,
+        poses=poses,
+        garments=garments,
+        num=num,
+        person=person,
+        canvas=canvas,
+        detector=first_said(options.detector, old.get("detector"), "mediapipe"),
+        names=names,
+        record=record,
+        sheet=sheet,
+        force=options.force,
+        model=merged_model(options.model, old, options.like),
+        inputs={
             "reference": identity_of(reference),
             "reference_pose": identity_of(reference_pose) if reference_pose else None,
             "poses": [identity_of(path) for path in paths],
             "garments": [identity_of(path) for path in garments],
         },
-        None if not old or options.model.other else old["model"],
-    )  # fmt: skip
+        expected=None if not old or options.model.other else old["model"],
+    )
 
 
 def merged_model(given: ModelOptions, old: Mapping[str, Any], like: Path | None) -> ModelOptions:
@@ -161,11 +168,16 @@ def place_of(person: Person, frames: Sequence[Sequence[Pose]]) -> int:
     )
 
 
+def is_of_shape(pose: Pose, image: NDArray[np.uint8]) -> bool:
+    """Whether a pose's picture has the image's aspect ratio, to two percent: large ones are read smaller."""
+    (height, width), (rows, columns) = pose.size, image.shape[:2]
+    return abs(height * columns / (width * rows) - 1) < 0.02
+
+
 def require_same_shape(pose: Pose, image: NDArray[np.uint8], path: Path) -> None:
-    """UserError for a reference's pose that is of a picture of another aspect ratio, by over two percent
-    (large ones are read smaller)."""
+    """UserError for a reference's pose that is of a picture of another aspect ratio."""
     height, width = pose.size
-    if abs(height * image.shape[1] / (width * image.shape[0]) - 1) >= 0.02:
+    if not is_of_shape(pose, image):
         raise UserError(
             f"--reference-pose is of a picture of {width}x{height} pixels, "
             f"{path} has {image.shape[1]}x{image.shape[0]}"
@@ -251,6 +263,22 @@ def read_record(
     return record
 
 
+def write_record(path: Path, record: Mapping[str, Any], force: bool) -> None:
+    with media.replacing(path, force) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def reading_record(like: Path | None, verb: str) -> Iterator[None]:
+    """Inside, what a record lacks, or holds in another shape, becomes a UserError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if like is None:
+            raise
+        raise UserError(f"{like}: is no complete record of `scd {verb}` ({error!r})") from error
+
+
 # ---- names ----
 
 
@@ -290,7 +318,7 @@ def require_free(paths: Sequence[Path], force: bool) -> None:
         elif path.is_dir():
             raise UserError(f"{path} is a folder: name a file in it")
         elif path.exists() and not force:
-            raise UserError(f"{path} exists already: choose another name, or --force to replace it")
+            raise exists_already(path)
         if len(os.fsencode(path.name)) > LONGEST_NAME:
             raise UserError(f"{path}: its name is too long for most disks: choose a shorter one")
         above = next(folder for folder in path.absolute().parents if folder.exists())

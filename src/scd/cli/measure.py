@@ -10,12 +10,10 @@ from scd.cli.evaluations import Evaluate, EvaluatePairs
 from scd.cli.job import ENDINGS, require_free
 from scd.cli.models import load_pipeline
 from scd.cli.options import Bench
-from scd.cli.terminal import json_line, progress, table
+from scd.cli.terminal import SHOWN, json_line, progress, table
 from scd.types import UserError
 
 log = logging.getLogger("scd")
-
-SHOWN = 20  # pairs without their pictures; the rest is counted
 SMALLEST_SIDE = 32  # pixels of a picture that is painted
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
+from scd.cli.convert import Convert as Convert
 from scd.cli.data_options import Data as Data
+from scd.cli.export import Export as Export
 from scd.cli.fields import (
     Canvas,
     Count,
@@ -156,6 +158,7 @@ class Train:
         Path | None, DisallowNone, arg(name="run", metavar="FOLDER", help_behavior_hint="")
     ] = None
     """Where everything is written. Default: run/PRESET."""
+    # Read from the words before they are parsed (scd.cli), because it changes the defaults of all others
     memory: Annotated[int | None, DisallowNone, arg(metavar="12|24|80", help_behavior_hint="")] = None
     """Gigabytes of the accelerator, for the recipes of Stable Diffusion 1.5: changes what learns, gradient
     checkpointing and the batch, as the defaults above then say. Options that are given win."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scd import media
-from scd.cli.clip_job import POSE_FPS, WRITTEN, WRITTEN_IN_WORDS, is_clip
+from scd.cli.clip_job import MOVES, POSE_FPS, WRITTEN, WRITTEN_IN_WORDS, is_clip
 from scd.cli.job import ENDINGS, is_pose_file, parse_canvas, parse_person, require_apart, require_free
 from scd.cli.options import Pose
 from scd.cli.terminal import progress
@@ -74,7 +74,7 @@ def _clip(options: Pose, out: Path, results: list[Path]) -> None:
 
 def _file(options: Pose, out: Path, results: list[Path]) -> None:
     """A pose file of any format; its drawing is of the first frame, or a clip of all."""
-    _require_ending(options.draw, (*ENDINGS, *WRITTEN[:4]), "a drawing is a picture, .png, or a clip, .mp4")
+    _require_ending(options.draw, (*ENDINGS, *MOVES), "a drawing is a picture, .png, or a clip, .mp4")
     require_free(results, options.force)
     file = read_poses(options.input, parse_canvas(options.canvas))
     if options.draw:

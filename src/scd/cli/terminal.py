@@ -13,6 +13,9 @@ from typing import Any
 
 log = logging.getLogger("scd")
 
+QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+SHOWN = 20  # lines of a long list; the rest is counted
+
 # Read by the libraries when they are imported, which is after this
 _SILENCE = {
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -10,72 +10,88 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 from scd.cli.data import ready
 from scd.cli.options import Train
-from scd.cli.terminal import no_bars_of_loading, progress
+from scd.cli.terminal import QUIET_SECONDS, no_bars_of_loading, progress
+from scd.config import PICTURES, TRYON, TrainConfig
+from scd.types import UserError
 
 log = logging.getLogger("scd")
-QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+# The least that a setting may be
+_LEAST = (
+    ("steps", 1),
+    ("data.groups", 1),
+    ("data.reuse", 1),
+    ("data.frames", 1),
+    ("accumulation", 1),
+    ("log-every", 1),
+    ("sample-every", 1),
+    ("save-every", 1),
+    ("clip", 1e-9),
+    ("skip-broken", 0),
+    ("matching-weight", 0),
+    ("own-predictions", 0),
+    ("data.exact", 0),
+    ("data.moving", 0),
+    ("network.codec-pictures", 1),
+    ("timestep-shift", 0.1),
+)
+
+
+def _require_sense(config: TrainConfig) -> None:
+    """UserError for settings that mean nothing, alone or together."""
+    for name, least in _LEAST:
+        value = attrgetter(name.replace("-", "_"))(config)
+        if value < least:
+            raise UserError(f"--{name} {value}: {least} at least")
+    data = config.data
+    for name in ("tasks", "references", "garments"):
+        chances = getattr(data, name)
+        if abs(sum(chances) - 1) > 1e-6 or min(chances) < 0:
+            raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
+    drawn, clips = data.kind == "world", data.frames > 1
+    for wrong, said in (
+        (clips and data.tasks[PICTURES] != 1,
+         "--data.tasks: clips show people as they are; leave it out with --data.frames"),
+        (config.matching_weight and (clips or config.reference_network != "same"),
+         "--matching-weight: for pictures and one network; leave it out"),
+        (config.matching_weight and (data.is_tryon or data.tasks[TRYON] == 1),
+         "--matching-weight: for people who are painted whole, not for try-on; leave it out"),
+        (data.exact and (not drawn or not data.augment),
+         "--data.exact: of the drawn world's poses, with --data.augment; leave it out"),
+        (data.moving and (not drawn or clips),
+         "--data.moving: of the drawn world's pictures, not of clips; leave it out"),
+        (not drawn and not data.is_tryon and data.tasks[PICTURES] != 1 and not data.tryon,
+         "--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in"),
+        (config.head_weight != 1 and data.is_tryon,
+         "--head-weight: pairs for try-on do not say where heads are; leave it out"),
+        (config.change_weight and not clips,
+         "--change-weight: between the frames of clips, and --data.frames is 1; leave it out"),
+        (data.size < 32 or data.size % 8,
+         f"--data.size {data.size}: a multiple of 8, 32 at least"),
+    ):  # fmt: skip
+        if wrong:
+            raise UserError(said)
 
 
 def train(options: Train) -> None:
     """Run the verb. Raises UserError; KeyboardInterrupt with how to go on."""
-    from scd.types import UserError
-
     config = options.config
-    for name, value, least in (
-        ("steps", config.steps, 1),
-        ("data.groups", config.data.groups, 1),
-        ("data.reuse", config.data.reuse, 1),
-        ("data.frames", config.data.frames, 1),
-        ("accumulation", config.accumulation, 1),
-        ("log-every", config.log_every, 1),
-        ("sample-every", config.sample_every, 1),
-        ("save-every", config.save_every, 1),
-        ("clip", config.clip, 1e-9),
-        ("skip-broken", config.skip_broken, 0),
-        ("matching-weight", config.matching_weight, 0),
-        ("own-predictions", config.own_predictions, 0),
-        ("data.exact", config.data.exact, 0),
-        ("data.moving", config.data.moving, 0),
-        ("network.codec-pictures", config.network.codec_pictures, 1),
-        ("timestep-shift", config.timestep_shift, 0.1),
-    ):
-        if value < least:
-            raise UserError(f"--{name} {value}: {least} at least")
-    for name in ("tasks", "references", "garments"):
-        chances = getattr(config.data, name)
-        if abs(sum(chances) - 1) > 1e-6 or min(chances) < 0:
-            raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
-    if config.data.frames > 1 and config.data.tasks[0] != 1:
-        raise UserError("--data.tasks: clips show people as they are; leave it out with --data.frames")
-    if config.matching_weight and (config.data.frames > 1 or config.reference_network != "same"):
-        raise UserError("--matching-weight: for pictures and one network; leave it out")
-    if config.matching_weight and (config.data.pairs or config.data.tasks[1] == 1):
-        raise UserError("--matching-weight: for people who are painted whole, not for try-on; leave it out")
-    if config.data.exact and (config.data.kind != "world" or not config.data.augment):
-        raise UserError("--data.exact: of the drawn world's poses, with --data.augment; leave it out")
-    if config.data.moving and (config.data.kind != "world" or config.data.frames > 1):
-        raise UserError("--data.moving: of the drawn world's pictures, not of clips; leave it out")
-    real_clips = config.data.kind != "world" and not config.data.pairs
-    if real_clips and config.data.tasks[0] != 1 and not config.data.tryon:
-        raise UserError("--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in")
-    if config.head_weight != 1 and config.data.pairs:
-        raise UserError("--head-weight: pairs for try-on do not say where heads are; leave it out")
-    if config.change_weight and config.data.frames == 1:
-        raise UserError("--change-weight: between the frames of clips, and --data.frames is 1; leave it out")
-    if config.data.size < 32 or config.data.size % 8:
-        raise UserError(f"--data.size {config.data.size}: a multiple of 8, 32 at least")
+    _require_sense(config)
     if options.dry_run:
         from scd.cli.dry_run import dry_run
+        from scd.model import resolve_device
 
-        dry_run(replace(config, data=ready(config.data, look=False)))
+        dry_run(replace(config, data=ready(config.data, look=False)), resolve_device(options.device))
         return
 
     from scd import overfit, records
-    from scd.checkpoint import checkpoints
+    from scd.checkpoint import checkpoints, step_of
     from scd.model import resolve_device, start
     from scd.train import processes
     from scd.train import train as run_training
@@ -94,7 +110,7 @@ def train(options: Train) -> None:
     begun = checkpoints(run)
     if config.overfit and state.is_main_process:
         overfit.remember(config, run, pipe)
-    first = int(begun[-1].name.removeprefix("checkpoint-")) if begun else 0
+    first = step_of(begun[-1]) if begun else 0
     # A kill after the last checkpoint leaves an older model, and the same command writes the new one
     if first >= config.steps and records.learnt(run) >= first:
         log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, first)
@@ -108,11 +124,7 @@ def train(options: Train) -> None:
             trained = run_training(config, run, pipe, _reporter(config, state, first, advance, stopped))
     except KeyboardInterrupt:
         saved = checkpoints(run)
-        where = (
-            f"continues after step {int(saved[-1].name.removeprefix('checkpoint-'))}"
-            if saved
-            else "starts again"
-        )
+        where = f"continues after step {step_of(saved[-1])}" if saved else "starts again"
         raise KeyboardInterrupt(f"interrupted; the same command {where}") from None
     if state.is_main_process:
         print(run / "model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 
 import cv2
@@ -12,6 +11,7 @@ import torch
 
 from scd import media
 from scd.cli.animate import note_drawn_people
+from scd.cli.job import write_record
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Tryon
 from scd.cli.terminal import progress
@@ -77,8 +77,7 @@ def tryon(options: Tryon) -> None:
         labels = ["region", *["garment"] * len(garments), "result"]
         sheet = media.contact_sheet([[*given, result] for result in results], labels)
         media.write_image(job.sheet, sheet, record, job.force)
-    with media.replacing(job.record, job.force) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_record(job.record, record, job.force)
     for path in [*job.names, *([job.sheet] if job.sheet else [])]:
         print(path)
 

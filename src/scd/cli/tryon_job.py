@@ -18,6 +18,7 @@ from scd.cli.job import (
     parse_person,
     picture_name,
     read_record,
+    reading_record,
     require_apart,
     require_free,
     unchanged,
@@ -57,12 +58,8 @@ def plan(options: Tryon) -> TryOnJob:
     """Settle the job. Raises UserError for missing or changed inputs, and for results that exist."""
     like = options.like
     old = {} if like is None else read_record(like, (KIND,), "tryon")
-    try:
+    with reading_record(like, "tryon"):
         return _plan(options, old)
-    except (KeyError, TypeError, AttributeError) as error:
-        if like is None:
-            raise
-        raise UserError(f"{like}: is no complete record of `scd tryon` ({error!r})") from error
 
 
 def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
@@ -109,19 +106,28 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
     require_apart(results, given)
     require_free(results, options.force)
     return TryOnJob(
-        picture, garments, categories, region, pose,
-        parse_person(first_said(options.person, old.get("person"), "largest")),
-        options.canvas or old.get("canvas"),
-        first_said(options.detector, old.get("detector"), "mediapipe"),
-        names, record, sheet, preview, options.force, merged_model(options.model, old, options.like),
-        {
+        picture=picture,
+        garments=garments,
+        categories=categories,
+        region=region,
+        pose=pose,
+        person=parse_person(first_said(options.person, old.get("person"), "largest")),
+        canvas=options.canvas or old.get("canvas"),
+        detector=first_said(options.detector, old.get("detector"), "mediapipe"),
+        names=names,
+        record=record,
+        sheet=sheet,
+        preview=preview,
+        force=options.force,
+        model=merged_model(options.model, old, options.like),
+        inputs={
             "picture": identity_of(picture),
             "garments": [identity_of(path) for path in garments],
             "region": identity_of(region) if region else None,
             "pose": identity_of(pose) if pose else None,
         },
-        old,
-    )  # fmt: skip
+        old=old,
+    )
 
 
 def require_categories(words: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from scd.cli.job import frames_of, parse_canvas
+from scd.cli.job import frames_of, is_of_shape, parse_canvas
 from scd.pose import detect
 from scd.pose.detect import Detector
 from scd.pose.region import Category, garment_region
@@ -31,7 +31,7 @@ def pose_in_file(path: Path, picture: Path, image: Picture, person: Person, canv
     if len(poses) != 1:
         raise UserError(f"{path} has {len(poses)} frames: give the pose of this one picture")
     (height, width), (rows, columns) = poses[0].size, image.shape[:2]
-    if abs(height * columns / (width * rows) - 1) >= 0.02:  # large pictures are read smaller
+    if not is_of_shape(poses[0], image):
         raise UserError(
             f"{path} is of a picture of {width}x{height} pixels, "
             f"{picture} has {columns}x{rows}: give the pose of this picture"

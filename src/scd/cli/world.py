@@ -25,7 +25,7 @@ from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
-from scd.media.files import VIDEOS
+from scd.media.files import VIDEOS, exists_already
 from scd.pose.files import write_poses
 from scd.types import UserError
 
@@ -153,7 +153,7 @@ def _replacing(options: World, settings: dict[str, Any]) -> Iterator[Path]:
     out = options.out
     if out.is_dir() and any(out.iterdir()):
         if not options.force:
-            raise UserError(f"{out} exists already: choose another name, or --force to replace it")
+            raise exists_already(out)
         if not (out / CARD).is_file():
             raise UserError(
                 f"{out} was not made by `scd world` (no {CARD}) and is not replaced: choose another name"

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scd.data.pairs import TryOnPair
-from scd.media import Placement, file_hash, fit, place, read_image
+from scd.media import Placement, file_hash, framed, place, read_image
 from scd.media.files import read_bytes, reading
 from scd.media.picture import DAMAGED, quiet_pillow, reduced
-from scd.media.placement import border_colour
 from scd.pose.files import read_poses
 from scd.pose.region import garment_region
 from scd.pose.skeleton import bounding_box, empty_pose
@@ -79,7 +78,7 @@ class FramedPair:
     def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """(n, H, W, 3), padded with the colour of their edge. Raises UserError."""
         images = (read_image((self.pair.person, self.pair.garment)[number]) for number in frames)
-        return np.stack([fit(image, self.size, fill=border_colour(image))[0] for image in images])
+        return np.stack([framed(image, self.size)[0] for image in images])
 
 
 @lru_cache(maxsize=100_000)  # where no manifest knows it, once in a process

@@ -26,7 +26,7 @@ from scd.media.files import PICTURES, VIDEOS
 from scd.pose.cache import cache_folder
 from scd.types import UserError
 
-MOST_HELD_OUT = 10  # clips; FIELD 2: TikTok's papers test on ten
+MOST_HELD_OUT = 10  # clips; TikTok's papers test on ten
 
 # What is known of clips by their layout: that none has scene cuts, and of their licence
 NOTES = {

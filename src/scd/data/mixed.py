@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scd.config import DataConfig
+from scd.config import DRESSED, TRYON, DataConfig
 from scd.data.find import kind_of
 from scd.data.real import RealPictures
 from scd.data.tryon_pictures import TryOnPictures
@@ -41,11 +41,11 @@ def pairs_config(data: DataConfig) -> DataConfig:
     `data.tryon` names no pairs, or the blocks' chances do not fit."""
     kind = kind_of(data.tryon)
     pairs: Any = replace(data, kind=kind, root=data.tryon, tryon="", targets=1, references=(1.0,))
-    if not pairs.pairs:
+    if not pairs.is_tryon:
         raise UserError(f"{data.tryon}: holds no try-on pairs; --data.tryon takes VITON-HD's or DressCode's")
-    if data.kind == "world" or data.pairs or data.frames > 1:
+    if data.kind == "world" or data.is_tryon or data.frames > 1:
         raise UserError("--data.tryon goes with pictures of clips: give their manifest as --data")
-    if not data.tasks[1] or data.tasks[2]:
+    if not data.tasks[TRYON] or data.tasks[DRESSED]:
         raise UserError(
             "--data.tasks: with --data.tryon the chances of pictures and of try-on, and 0: 0.6 0.4 0"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd import world
+from scd.config import DRESSED, PICTURES
 from scd.data.augment import as_detected, perturb
 from scd.data.heads import head_mask
 from scd.data.memory import Memory
@@ -30,9 +31,6 @@ _UNDER = {
     "dress": ("dress", "neck", "torso", "right_arm", "left_arm", "right_leg", "left_leg"),
 }
 _KEPT = ("hair", "face", "right_hand", "left_hand", "right_shoe", "left_shoe", "hat")
-
-
-PICTURES, TRYON, DRESSED = range(3)  # what a block asks for
 
 
 class WorldTryOn(WorldPictures):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         read_settings,
         write_image,
     )
-    from scd.media.placement import PixelBox, Placement, contact_sheet, fit, place
+    from scd.media.placement import PixelBox, Placement, contact_sheet, fit, framed, place
     from scd.media.writing import write_clip
 
 _HOME = {
@@ -33,6 +33,7 @@ _HOME = {
     "content_hash": "files",
     "file_hash": "files",
     "fit": "placement",
+    "framed": "placement",
     "open_clip": "clip",
     "place": "placement",
     "read_image": "picture",
@@ -53,6 +54,7 @@ __all__ = [
     "content_hash",
     "file_hash",
     "fit",
+    "framed",
     "open_clip",
     "place",
     "read_image",

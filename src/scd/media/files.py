@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
 from scd.types import UserError
 
@@ -69,7 +68,7 @@ def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file in it")
         if path.exists() and not force:
-            _exists_already(path)
+            raise exists_already(path)
         home.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, home)
@@ -115,7 +114,7 @@ def require_replaceable_folder(path: Path, force: bool) -> None:
         raise UserError(f"{path} is a file: name a new folder")
     if path.is_dir() and any(path.iterdir()):
         if not force:
-            _exists_already(path)
+            raise exists_already(path)
         if not all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir()):
             raise UserError(f"{path} holds more than frames written by scd: name a new folder")
 
@@ -124,8 +123,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def _exists_already(path: Path) -> NoReturn:
-    raise UserError(f"{path} exists already: choose another name, or --force to replace it")
+def exists_already(path: Path) -> UserError:
+    return UserError(f"{path} exists already: choose another name, or --force to replace it")
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

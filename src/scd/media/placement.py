@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -58,6 +58,10 @@ class Placement:
         _view(result, self.source)[:] = _resize(_view(image, self.target), self.source)
         return result
 
+    def shown(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """What of a frame (H, W, 3) or (H, W) shows the picture, without the padding: a view."""
+        return _view(frame, self.target)
+
     def apply_to_pose(self, pose: Pose) -> Pose:
         """A pose of the picture as a pose of the frame."""
         return to_crop(pose, self.box, self.size)
@@ -96,6 +100,11 @@ def fit(
     """The picture in a frame of `size` (height, width), never stretched, and the placement that undoes it."""
     placement = place((image.shape[0], image.shape[1]), size, mode)
     return placement.apply(image, fill), placement
+
+
+def framed(image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.uint8], Placement]:
+    """`fit`, padded with the colour of the picture's border."""
+    return fit(image, size, fill=border_colour(image))
 
 
 def border_colour(image: NDArray[np.uint8]) -> list[int]:

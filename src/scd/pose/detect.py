@@ -130,6 +130,14 @@ def get_detector(name: str = "mediapipe") -> Detector:
     return DETECTORS[name]()
 
 
+def require_person(person: int | str) -> None:
+    """UserError for what says nobody."""
+    if person != "largest" and not (isinstance(person, int) and person >= 1):
+        raise UserError(
+            f'--person is "largest" or a number from 1 on, counted from left to right, not {person!r}'
+        )
+
+
 def detect_one(
     image: NDArray[np.uint8],
     person: Person = "largest",
@@ -143,10 +151,7 @@ def detect_one(
     a mask that is to be painted, `under` (of the picture or of its shape), it takes who is most covered.
     UserError when nobody is found (NobodyFound), or not that many.
     """
-    if person != "largest" and not (isinstance(person, int) and person >= 1):
-        raise UserError(
-            f'--person is "largest" or a number from 1 on, counted from left to right, not {person!r}'
-        )
+    require_person(person)
     people = (detector or get_detector()).detect(image)
     if not people:
         raise NobodyFound(
@@ -198,7 +203,8 @@ def _load_holistic() -> Any:
             from mediapipe.python.solutions.holistic import Holistic
         except ImportError as error:
             raise UserError(
-                f"the pose detector needs MediaPipe 0.10.21 ({error}): run `pip install 'scd[pose]'` "
+                f"the pose detector needs MediaPipe 0.10.21 ({error}): run "
+                "`pip install 'scd[pose-runtime]' && pip install --no-deps mediapipe==0.10.21` "
                 "with Python 3.10 to 3.12, or give a pose file instead"
             ) from None
         # Model 1 is the only one inside the wheel; the others would be downloaded.

@@ -102,7 +102,7 @@ def body_of(pose: Pose, size: tuple[int, int], category: Category) -> BodyPoints
 def _lacks(anchor: str, category: Category) -> UserError:
     return UserError(
         f"the pose shows no {anchor}s, so there is no region for {category} clothes: "
-        "use a picture that shows them, or give one with --region mask.png (white = generate)"
+        "use a picture that shows them, or paint a mask for `scd tryon --region mask.png` (white = generate)"
     )
 
 

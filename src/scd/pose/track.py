@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.detect import Detector, NobodyFound
+from scd.pose.detect import Detector, NobodyFound, require_person
 from scd.pose.likeness import clothes, is_cut, likeness, thumbnail
 from scd.pose.skeleton import bounding_box, empty_pose, inverse_box, pose_scale, to_crop
 from scd.types import BODY, Person, Pose, UserError
@@ -67,10 +67,7 @@ def track_person(
     UserError, as soon as it is known: no frames, frames of different sizes, fewer people than `person`,
     nobody in any frame.
     """
-    if person != "largest" and not (isinstance(person, int) and person >= 1):
-        raise UserError(
-            f'--person is "largest" or a number from 1 on, counted from left to right, not {person!r}'
-        )
+    require_person(person)
     return _tracked(frames, _Tracker(detector, person, name_for_errors), progress)
 
 

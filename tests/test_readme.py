@@ -1,0 +1,49 @@
+"""What the documents tell a user to type can be typed: every command parses, README's program runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scd import Reference
+from scd.cli import _parse
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What stands for a choice, for more of the same, or for what may be left out
+LEFT_OUT = re.compile(r"\[[A-Z]+\] |, \.\.\.| \.\.\.")
+
+
+def commands(document: Path) -> list[str]:
+    """The lines of code blocks (README's fenced, the others' indented) that call `scd`, without their
+    comments; of a choice `a|b|c` the first."""
+    margin = "" if document.name == "README.md" else "    "
+    found = re.findall(rf"(?m)^{margin}(scd [a-z].*?)(?: +#.*)?$", document.read_text())
+    return [re.sub(r"(\w+)(?:\|\w+)+", r"\1", LEFT_OUT.sub("", command)) for command in found]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_a_document_parses(document):
+    for command in commands(document):
+        assert _parse(shlex.split(command)[1:]) is not None, command
+
+
+def test_commands_are_found():
+    assert len(commands(ROOT / "README.md")) >= 25
+    assert sum(len(commands(document)) for document in DOCUMENTS) >= 75
+
+
+def test_readmes_program_runs(tmp_path, monkeypatch):
+    pytest.importorskip("mediapipe")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names: dict = {}
+    exec(program[1], names)  # the test is about this very text
+    assert [picture.size for picture in names["pictures"] + names["dressed"]] == [(128, 128)] * 3
+    changed = (np.asarray(names["worn"]) != names["image"]).any(-1)
+    assert not changed[~names["region"]].any()
+    assert changed[names["region"]].mean() > 0.9
+    assert Reference.load("anna.safetensors").stamp == names["reference"].stamp
