@@ -41,7 +41,7 @@ LAYERS = [
         "sharding", "checkpoint", "body", "model",
     ]),
     ("verbs", [
-        "learning", "latents", "records", "step", "train", "overfit", "card", "evaluate",
+        "learning", "latents", "machine", "records", "step", "train", "overfit", "card", "evaluate",
         "evaluate_clips", "evaluate_real", "evaluate_tryon", "evaluate_viton_hd", "metrics", "bench",
         "doctor", "tryon", "animate",
     ]),

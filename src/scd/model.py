@@ -25,6 +25,7 @@ from scd.config import NetworkConfig, TrainConfig, differing, load_config, to_js
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.encoders import signed
 from scd.loading import index_of
+from scd.media.files import replacing
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
 from scd.types import UserError
@@ -114,8 +115,10 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     if writes:
         run.mkdir(parents=True, exist_ok=True)
         settings.unlink(missing_ok=True)  # until the new model stands
+        (run / "model.json").unlink(missing_ok=True)  # it has learnt nothing yet
         export(pipe, folder)
-        settings.write_text(to_json(config))
+        with replacing(settings, force=True) as temporary:
+            temporary.write_text(to_json(config))
     return pipe
 
 
@@ -162,7 +165,10 @@ def load_init(config: TrainConfig) -> SCDPipeline:
             "and with the former --image-encoder, CLIP ViT-L/14's"
         )
     if _is_trained(config.init):
-        return load(None if config.init == "embedded" else config.init, "cpu", "float32")
+        pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+        if config.image_encoder and pipe.image_encoder is None:
+            raise UserError(f"--image-encoder: {config.init} learnt without one; leave it out")
+        return pipe
     return SCDPipeline.from_stable_diffusion(config.init, config.image_encoder or None, seed=config.seed)
 
 

@@ -72,9 +72,7 @@ class Reference:
             check_stamp(reference.stamp, references[0].stamp)
         references = [reference.to(references[0].context.device) for reference in references]
         if len({reference.context.shape[1:] for reference in references}) > 1:
-            raise ValueError(
-                "references of one batch need one size and number: call once for each"
-            )
+            raise ValueError("references of one batch need one size and number: call once for each")
         cache = KVCache.stack([r.cache for r in references])  # says what does not fit
         return Reference(cache, torch.cat([r.context for r in references]), references[0].stamp)
 

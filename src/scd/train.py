@@ -3,24 +3,21 @@ same command again."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
     LoggerType,
     ProjectConfiguration,
     is_tensorboard_available,
@@ -36,6 +33,8 @@ from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
 from scd.data.world import FIRST_TRAINING_SEED
+from scd.machine import keep_freed_memory, processes, resolve_precision, yield_the_cores
+from scd.media.files import replacing
 from scd.model import other_settings
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
@@ -86,7 +85,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     accelerator = Accelerator(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=silent)],
         mixed_precision=resolve_precision(config.precision, pipe.device),
-        gradient_accumulation_steps=config.accumulation,
+        # As a plugin: of two, the number in the environment would win over the plain argument
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
         log_with=_trackers(config.tracker),
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
         cpu=pipe.device.type == "cpu",
@@ -98,7 +98,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         run.mkdir(parents=True, exist_ok=True)
         _claim(run, config)
     accelerator.wait_for_everyone()
-    _keep_freed_memory()
+    keep_freed_memory()
     learning.choose(pipe, config)
     sharded = sharding.is_sharded(accelerator)
     if config.matching_weight and (sharded or pipe.reference_unet is not None):
@@ -227,8 +227,6 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             log.warning(f"step {step}: its loss or gradient is not a number; left out")
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        if progress is not None:
-            progress(step, total)
         if step % config.log_every == 0 or step == config.steps:
             now = time.monotonic()
             share()
@@ -253,33 +251,19 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
                 write({"step": step, **_sample(shown.to(accelerator.device), run, step, config)})
             hide()
             accelerator.wait_for_everyone()
+        if progress is not None:
+            try:
+                progress(step, total)
+            except KeyboardInterrupt:  # the moment to stop; of several processes not all may have been told
+                if num_processes == 1 and step % config.save_every and not sampled:
+                    save()
+                raise
     show()
-    if writes:
+    if writes and records.learnt(run) < step:  # a kill came between the last checkpoint and its model
         export()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return shown
-
-
-def processes(device: torch.device) -> PartialState:
-    """This process among those of `accelerate launch`. The first one encodes, paints and writes while the
-    others wait, which may take longer than the half hour that torch gives them."""
-    options: dict[str, Any] = {"cpu": device.type == "cpu"}
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        options["timeout"] = timedelta(days=1)
-    return PartialState(**options)
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """auto = bf16 where the device computes in it, else no."""
-    if name != "auto":
-        return name
-    if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.10 has none
-        return "bf16" if any(able.get(one) for one in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return "no"
-    return "bf16"
 
 
 def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
@@ -290,7 +274,7 @@ def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
         num_workers=config.data.workers,
         sampler=turns,  # pyright: ignore[reportArgumentType]
         prefetch_factor=4 if config.data.workers else None,
-        worker_init_fn=_yield_the_cores,
+        worker_init_fn=yield_the_cores,
     )
 
 
@@ -323,29 +307,14 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
     return row
 
 
-def _yield_the_cores(worker: int) -> None:
-    """Let rendering run only while the network waits: every layer waits for its slowest thread, so a renderer
-    beside two compute threads cost 15 % more than its own time."""
-    os.nice(19)
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them to the system after every layer: the page
-    faults of taking them anew made a CPU step 4.1 s instead of 0.87 s. Elsewhere than on glibc nothing
-    happens."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-        for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):
-            libc.mallopt(option, value)
-
-
 def _claim(run: Path, config: TrainConfig) -> None:
     """A run folder belongs to one config, but for what `differing` leaves out."""
     path = run / "config.json"
     if path.exists() and checkpoint.checkpoints(run) and differing(load_config(path), config):
         raise other_settings(run, config)
-    path.write_text(to_json(config))
+    if not path.exists() or path.read_text() != to_json(config):
+        with replacing(path, force=True) as temporary:
+            temporary.write_text(to_json(config))
 
 
 def _mix(*numbers: int) -> int:

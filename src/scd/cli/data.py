@@ -182,12 +182,17 @@ def _bench(options: Data, config: DataConfig) -> None:
     json_line({**figures, "layout": config.kind})
 
 
-def ready(config: DataConfig, look: bool = True) -> DataConfig:
-    """Real data of a training run: there, and (with `look`) prepared. The config with the layout that a
-    manifest names; of a folder, for a preset of the world, the one that it seems to have. Raises UserError.
-    """
+def with_kind(config: DataConfig) -> DataConfig:
+    """The config with the layout that a manifest names; of a folder, for a preset of the world, the one that
+    it seems to have. Raises UserError."""
     if config.root and (config.kind == "world" or is_manifest(Path(config.root))):
-        config = replace(config, kind=kind_of(config.root) or "folder")  # type: ignore[arg-type]
+        return replace(config, kind=kind_of(config.root) or "folder")  # type: ignore[arg-type]
+    return config
+
+
+def ready(config: DataConfig, look: bool = True) -> DataConfig:
+    """Real data of a training run: there, and (with `look`) prepared; `with_kind`. Raises UserError."""
+    config = with_kind(config)
     if config.tryon:
         usable_pairs(pairs_config(config))
     if config.kind == "world":

@@ -23,9 +23,9 @@ from scd.config import TrainConfig, to_json
 from scd.data.dataset import make_dataset
 from scd.data.mixed import Mixed
 from scd.learning import choose
+from scd.machine import resolve_precision
 from scd.model import build_pose_encoder, build_unet, is_stable_diffusion, load
 from scd.step import Trainee
-from scd.train import resolve_precision
 from scd.types import UserError
 
 # A learnable parameter in bytes, float32: gradient and two moments of Adam; the running average comes on top

@@ -13,10 +13,10 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-from scd.cli.data import ready
+from scd.cli.data import ready, with_kind
 from scd.cli.options import Train
 from scd.cli.terminal import QUIET_SECONDS, no_bars_of_loading, progress
-from scd.config import PICTURES, TRYON, TrainConfig
+from scd.config import PICTURES, PRESETS, TRYON, TrainConfig
 from scd.types import UserError
 
 log = logging.getLogger("scd")
@@ -26,6 +26,7 @@ log = logging.getLogger("scd")
 _LEAST = (
     ("steps", 1),
     ("data.groups", 1),
+    ("data.targets", 1),
     ("data.reuse", 1),
     ("data.frames", 1),
     ("accumulation", 1),
@@ -70,6 +71,10 @@ def _require_sense(config: TrainConfig) -> None:
          "--data.tasks: real clips have pictures alone; --data.tryon names pairs to mix in"),
         (config.head_weight != 1 and data.is_tryon,
          "--head-weight: pairs for try-on do not say where heads are; leave it out"),
+        (config.learn == "motion" and not clips,
+         "--learn motion: temporal layers learn from clips; give --data.frames, as in --data.frames 16"),
+        (config.motion_adapter and config.learn != "motion",
+         "--motion-adapter: of stage 2, with --learn motion; leave it out"),
         (config.change_weight and not clips,
          "--change-weight: between the frames of clips, and --data.frames is 1; leave it out"),
         (data.size < 32 or data.size % 8,
@@ -79,9 +84,19 @@ def _require_sense(config: TrainConfig) -> None:
             raise UserError(said)
 
 
+def _of_its_data(config: TrainConfig) -> TrainConfig:
+    """The config with the kind of data that `--data` names; pairs do not say where heads are, so that the
+    weight of a preset of the world is left out."""
+    data = with_kind(config.data)
+    own = PRESETS.get(config.name, config).head_weight
+    if config.data.kind == "world" and data.is_tryon and config.head_weight == own:
+        config = replace(config, head_weight=1.0)
+    return replace(config, data=data)
+
+
 def train(options: Train) -> None:
     """Run the verb. Raises UserError; KeyboardInterrupt with how to go on."""
-    config = options.config
+    config = _of_its_data(options.config)
     _require_sense(config)
     if options.dry_run:
         from scd.cli.dry_run import dry_run
@@ -92,8 +107,8 @@ def train(options: Train) -> None:
 
     from scd import overfit, records
     from scd.checkpoint import checkpoints, step_of
+    from scd.machine import processes
     from scd.model import resolve_device, start
-    from scd.train import processes
     from scd.train import train as run_training
 
     no_bars_of_loading()
@@ -160,7 +175,8 @@ def _reporter(
 
 @contextmanager
 def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted, so that no file is cut off; a second one acts at once."""
+    """Inside, the first Ctrl-C, or the first polite kill, is only noted, so that no file is cut off; a second
+    one acts at once."""
     noted = False
 
     def note(*_) -> None:
@@ -169,8 +185,10 @@ def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         noted = True
 
-    before = signal.signal(signal.SIGINT, note)
+    told = (signal.SIGINT, signal.SIGTERM)  # a cluster sends the second
+    before = [signal.signal(number, note) for number in told]
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(told, before, strict=True):
+            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def read_pairs(path: Path) -> TryOnLayout:
     kind = layout_in(path) if rows else header.layout
     root = Path(os.path.normpath(here / header.root))
     training, paired, unpaired = (tuple(pairs) for pairs in found.values())
-    return TryOnLayout(kind, root, training, paired, unpaired, listed_in=path)
+    return TryOnLayout(kind, root, training, paired, unpaired, header.problems, path)
 
 
 def write_pairs(path: Path, layout: TryOnLayout) -> None:
@@ -143,4 +144,37 @@ def write_pairs(path: Path, layout: TryOnLayout) -> None:
         return {"paired": pair.paired, "split": "train" if pair in training else TEST} | values | others
 
     training = set(layout.training)
-    write_rows(path, Header(layout.kind, renamed(".", root, home)), map(row, layout.pairs))
+    header = Header(layout.kind, renamed(".", root, home), layout.problems)
+    write_rows(path, header, map(row, layout.pairs))
+
+
+def remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
+    """The layout with what was known of the same pairs."""
+
+    def key(pair: TryOnPair) -> tuple[str, str, str, bool]:
+        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.category, pair.paired
+
+    known = {key(pair): pair for pair in before.pairs}
+
+    def remember(pair: TryOnPair) -> TryOnPair:
+        old = known.get(key(pair))
+        if old is None:
+            return pair
+        return replace(
+            pair, region=pair.region or old.region, pose=pair.pose or old.pose, size=old.size,
+            garment_size=old.garment_size, content=old.content, stamp=old.stamp, error=old.error,
+            others=old.others,
+        )  # fmt: skip
+
+    return mapped(layout, remember)
+
+
+def mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:
+    """The layout with every pair changed."""
+
+    def of(pairs: Sequence[TryOnPair]) -> tuple[TryOnPair, ...]:
+        return tuple(change(pair) for pair in pairs)
+
+    return replace(
+        layout, training=of(layout.training), paired=of(layout.paired), unpaired=of(layout.unpaired)
+    )

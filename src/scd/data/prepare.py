@@ -1,15 +1,17 @@
 """What training needs to know of a dataset, found out once: every clip read through, every pose found.
 
-The manifest is written after each clip, so that an interrupted preparation goes on where it was.
+The manifest is written now and then, so that an interrupted preparation goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, Entry, in_the_dataset
+from scd.data.manifest import KEPT, WRITTEN_EVERY, Entry, in_the_dataset
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files
@@ -32,15 +34,36 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
     new = [entry for entry in entries.values() if not entry.stamp or entry.stamp != _stamp(layout, entry)]
     for _ in range(len(entries) - len(new)):
         tell()
-    for _, entry in each(_look_into, [(layout, entry) for entry in new], workers):
-        if entry != entries[entry.clip]:
-            entries[entry.clip] = entry
-            layout.write(entries.values())
-        tell()
+    with _written_now_and_then(layout, entries) as changed:
+        for _, entry in each(_look_into, [(layout, entry) for entry in new], workers):
+            if entry != entries[entry.clip]:
+                entries[entry.clip] = entry
+                changed()
+            tell()
     begun = layout.listed_in is not None and not layout.manifest.exists()  # as a copy of another
     if begun or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys()):
         layout.write(entries.values())
     return entries
+
+
+@contextmanager
+def _written_now_and_then(layout: Layout, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
+    """Gives a function that says that the entries have changed: they are written every ten seconds, and at
+    the end, however that comes (a manifest of 20,000 clips takes 1.2 s to write)."""
+    written, waiting = time.monotonic(), False
+
+    def changed() -> None:
+        nonlocal written, waiting
+        waiting = True
+        if time.monotonic() - written > WRITTEN_EVERY:
+            layout.write(entries.values())
+            written, waiting = time.monotonic(), False
+
+    try:
+        yield changed
+    finally:
+        if waiting:
+            layout.write(entries.values())
 
 
 def lacks_poses(layout: Layout, entry: Entry) -> bool:
@@ -74,13 +97,14 @@ def find_all_poses(
     entries, tell = dict(entries), advance or (lambda: None)
     alone = workers < 2 or len(missing) < 2
     tasks = [(layout, entry, detector, advance if alone else None) for entry in missing]
-    for number, found in each(_find_in, tasks, workers):
-        if not found.error and lacks_poses(layout, found):
-            raise UserError(f"{layout.kept}: poses cannot be kept there; make the folder writable")
-        entries[found.clip] = found
-        layout.write(entries.values())
-        for _ in range(0 if alone else missing[number].frames):
-            tell()
+    with _written_now_and_then(layout, entries) as changed:
+        for number, found in each(_find_in, tasks, workers):
+            if not found.error and lacks_poses(layout, found):
+                raise UserError(f"{layout.kept}: poses cannot be kept there; make the folder writable")
+            entries[found.clip] = found
+            changed()
+            for _ in range(0 if alone else missing[number].frames):
+                tell()
     return entries
 
 

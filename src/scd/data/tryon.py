@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scd.data.layouts import own_manifest
 from scd.data.manifest import is_manifest, layout_in
-from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs
+from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs, remembering
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
 
@@ -137,7 +138,8 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             f"{path}: neither VITON-HD's layout (train/image, train/cloth, train_pairs.txt) nor DressCode's "
             "(upper_body/images, upper_body/train_pairs.txt)"
         )
-    return TRYON_LAYOUTS[kind](path)
+    layout = TRYON_LAYOUTS[kind](path)
+    return remembering(layout, read_pairs(own_manifest(layout.root)))  # what was prepared there
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.data.fitting import read_pose, read_region
-from scd.data.manifest import KEPT, in_the_dataset
-from scd.data.pairs import TryOnLayout, TryOnPair, read_pairs, stamp_of, write_pairs
+from scd.data.manifest import KEPT, WRITTEN_EVERY, in_the_dataset
+from scd.data.pairs import (
+    TryOnLayout,
+    TryOnPair,
+    mapped,
+    read_pairs,
+    remembering,
+    stamp_of,
+    write_pairs,
+)
 from scd.data.workers import each
 from scd.media import file_hash, read_image, write_image
 from scd.pose import detect
@@ -29,8 +37,6 @@ from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
 from scd.region import white
 from scd.types import UserError
-
-WRITTEN_EVERY = 10.0  # seconds: VITON-HD's manifest of 16,000 lines takes 0.2 s to write
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def prepare_pairs(
 ) -> TryOnLayout:  # fmt: skip
     """`survey_pairs`, written to the manifest, with what that knew already; poses and regions lie beside it.
     Raises UserError when the manifest is damaged or cannot be written, or the detector is not installed."""
-    layout = _remembering(layout, read_pairs(manifest))
+    layout = remembering(layout, read_pairs(manifest))
     kept = manifest.parent.resolve() / KEPT
     return survey_pairs(layout, advance, workers, kept, detector, lambda found: write_pairs(manifest, found))
 
@@ -111,27 +117,6 @@ def _is_fresh(pair: TryOnPair, prepared: bool) -> bool:
     return all(map(os.path.exists, there)) and (not prepared or len(there) == 2)
 
 
-def _remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
-    """The layout with what was known of the same pairs."""
-
-    def key(pair: TryOnPair) -> tuple[str, str, str, bool]:
-        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.category, pair.paired
-
-    known = {key(pair): pair for pair in before.pairs}
-
-    def remember(pair: TryOnPair) -> TryOnPair:
-        old = known.get(key(pair))
-        if old is None:
-            return pair
-        return replace(
-            pair, region=pair.region or old.region, pose=pair.pose or old.pose, size=old.size,
-            garment_size=old.garment_size, content=old.content, stamp=old.stamp, error=old.error,
-            others=old.others,
-        )  # fmt: skip
-
-    return _mapped(layout, remember)
-
-
 def _with(layout: TryOnLayout, facts: Mapping[Any, _Facts]) -> TryOnLayout:
     """The layout with the facts, of people by `_asked_of`, of garments by their paths."""
 
@@ -145,16 +130,7 @@ def _with(layout: TryOnLayout, facts: Mapping[Any, _Facts]) -> TryOnLayout:
             error=person.error or garment.error,
         )  # fmt: skip
 
-    return _mapped(layout, tell)
-
-
-def _mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:
-    def of(pairs: Sequence[TryOnPair]) -> tuple[TryOnPair, ...]:
-        return tuple(change(pair) for pair in pairs)
-
-    return replace(
-        layout, training=of(layout.training), paired=of(layout.paired), unpaired=of(layout.unpaired)
-    )
+    return mapped(layout, tell)
 
 
 def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: str, root: Path) -> _Facts:
