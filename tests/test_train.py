@@ -2,6 +2,9 @@
 at all."""
 
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,8 +13,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from scd import checkpoint, latents, model, process, step, train, world
+from scd import checkpoint, latents, learning, machine, model, process, step, train, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
+from scd.cli.train import _stopping_between_steps
 from scd.config import PRESETS, TrainConfig, from_json, to_json
 from scd.data.collate import collate
 from scd.data.heads import head_mask
@@ -71,6 +75,60 @@ def test_what_is_exported_is_kept_too(tmp_path):
     assert [path.name for path in checkpoint.checkpoints(tmp_path / "run")] == [
         "checkpoint-00000001", "checkpoint-00000002",
     ]  # fmt: skip
+
+
+def test_a_stop_keeps_the_step_it_stops_at(tmp_path):
+    """Ctrl-C and SIGTERM are noted, and acted on between two steps; up to `save_every` of them were lost."""
+
+    def stop(step, _):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train(TINY, tmp_path / "run", model.build(TINY), stop)
+    assert checkpoint.step_of(checkpoint.checkpoints(tmp_path / "run")[-1]) == 5
+    whole = weights(train.train(TINY, tmp_path / "whole", model.build(TINY)))
+    assert same(weights(train.train(TINY, tmp_path / "run", model.build(TINY))), whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_kill_is_noted_and_a_second_one_acts(number):
+    before = signal.getsignal(number)
+    with _stopping_between_steps() as stopped:
+        assert not stopped()
+        signal.raise_signal(number)
+        assert stopped()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_the_last_model_is_written_once(tmp_path, monkeypatch):
+    written, export = [], learning.export
+    monkeypatch.setattr(learning, "export", lambda *given: written.append(export(*given)))
+    train.train(replace(TINY, steps=1), tmp_path, model.build(TINY))
+    assert len(written) == 1
+
+
+def test_a_model_that_is_gone_is_written_again_as_learnt(tmp_path):
+    config = replace(TINY, steps=2)
+    whole = weights(train.train(config, tmp_path, model.start(config, tmp_path)))
+    shutil.rmtree(tmp_path / "model")
+    train.train(config, tmp_path, model.start(config, tmp_path))
+    assert same(weights(SCDPipeline.from_pretrained(tmp_path / "model")), whole)
+
+
+def test_settings_that_stay_are_not_written_again(tmp_path, monkeypatch):
+    """Half a config.json would bar the run from going on."""
+    config = replace(TINY, steps=1)
+    train.train(config, tmp_path, model.start(config, tmp_path))
+    monkeypatch.setattr(train, "replacing", None)
+    train.train(config, tmp_path, model.start(config, tmp_path))
+
+
+def test_without_nice_reading_goes_on(monkeypatch):
+    monkeypatch.delattr(os, "nice")  # Windows
+    machine.yield_the_cores(0)
 
 
 def test_damaged_checkpoint_and_other_settings_are_named(tmp_path):
@@ -139,11 +197,13 @@ def test_gradient_accumulation_of_4_equals_one_batch(tmp_path, monkeypatch):
     assert all((together[n] - apart[n]).abs().max() < 1e-5 * scale for n in together)
 
 
-def test_accumulation_runs_in_the_trainer(tmp_path):
+def test_accumulation_runs_in_the_trainer(tmp_path, monkeypatch):
     config = replace(TINY, steps=2, accumulation=4)
-    train.train(config, tmp_path, model.build(config))
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    learnt = weights(train.train(config, tmp_path / "run", model.build(config)))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert rows[1]["targets"] == 2 * 4 * 2 * 2
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # a cluster's scripts may set it
+    assert same(weights(train.train(config, tmp_path / "again", model.build(config))), learnt)
 
 
 def test_checkpointing_gives_the_same_step(tmp_path):

@@ -226,6 +226,36 @@ def test_words_that_do_not_fit_are_one_line(arguments, text, start, tmp_path):
     assert start(tmp_path / "run", *arguments) == (2, "", text)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["vitonhd", "--learn", "motion"], "--learn motion: temporal layers learn from clips"),
+        (["sd15-motion", "--data.frames", "1"], "--learn motion: temporal layers learn from clips"),
+        (["world-pictures", "--motion-adapter", "x"], "--motion-adapter: of stage 2, with --learn motion"),
+        (["world-pictures", "--data.targets", "0"], "--data.targets 0: 1 at least"),
+        (["world-pictures", "--init", "embedded", "--image-encoder", "x"],
+         "--image-encoder: embedded learnt without one"),
+        (["world-pictures", "--data", "ROOT", "--matching-weight", "0.2"], "--matching-weight: for people"),
+        (["world-pictures", "--data", "ROOT", "--data.moving", "0.2"], "--data.moving: of the drawn world's"),
+        (["world-tryon", "--data", "ROOT", "--head-weight", "2"], "--head-weight: pairs for try-on do"),
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(arguments, text, root, scd, tmp_path):
+    """Whatever names the data: its kind is known before they are looked at."""
+    given = [str(root) if word == "ROOT" else word for word in arguments]
+    code, _, err = scd("train", *given, "--run", tmp_path / "run", "--device", "cpu")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert text in err
+
+
+@pytest.mark.parametrize("words", [["--data", "ROOT"], ["--data.kind", "vitonhd", "--data.root", "ROOT"]])
+def test_a_preset_of_the_world_trains_on_pairs(words, root, scd):
+    given = [str(root) if word == "ROOT" else word for word in words]
+    code, out, err = scd("train", "world-tryon", *given, "--dry-run")
+    assert (code, err) == (0, ""), err
+    assert '"head_weight": 1.0' in out
+
+
 def test_overfitting_takes_pairs_that_can_train(broken):
     """The first of those that can, not the first."""
     people = sorted((broken / "train" / "agnostic-mask").iterdir())

@@ -88,8 +88,8 @@ def _of_its_data(config: TrainConfig) -> TrainConfig:
     """The config with the kind of data that `--data` names; pairs do not say where heads are, so that the
     weight of a preset of the world is left out."""
     data = with_kind(config.data)
-    own = PRESETS.get(config.name, config).head_weight
-    if config.data.kind == "world" and data.is_tryon and config.head_weight == own:
+    preset = PRESETS.get(config.name, config)
+    if preset.data.kind == "world" and data.is_tryon and config.head_weight == preset.head_weight:
         config = replace(config, head_weight=1.0)
     return replace(config, data=data)
 
