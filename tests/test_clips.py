@@ -307,12 +307,15 @@ def test_a_guidance_that_a_callback_changed_goes_on(pipe, reference, tmp_path):
 def test_a_loop_without_a_seed_goes_on_too(pipe, reference, tmp_path, shared):
     steps = []
     pipe.register_to_config(shared_noise=shared)
-    for _ in range(2):
+    one, two = (
         paint(
             pipe, reference, make_clip(2), generator=None, work_folder=tmp_path, num_inference_steps=4,
             callback_on_step_end=lambda _, index, *__: steps.append(index) or {},
-        )  # fmt: skip
+        ).frames
+        for _ in range(2)
+    )  # fmt: skip
     assert steps == [0, 1, 2, 3], "the second call had nothing left to do"
+    assert np.array_equal(one, two)
 
 
 def test_pipelines_that_share_a_network_norm_as_each_says(pipe, reference):

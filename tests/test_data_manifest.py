@@ -340,9 +340,22 @@ def test_prepare_finds_poses_and_regions_where_there_are_none_and_resumes(viton,
     beside = data / "scd.jsonl"  # the dataset's own manifest, which the folder's name stands for
     assert all(pair.pose is None for pair in find_pairs(data).pairs)
     prepare_pairs(find_pairs(data), beside)
-    assert find_pairs(data).pairs == read_pairs(beside).pairs
-    beside.unlink()
     assert eyes.calls == 10
+    guides = [(pair.region, pair.pose) for pair in read_pairs(beside).pairs]
+    folder = find_pairs(data).pairs
+    assert [(pair.region, pair.pose) for pair in folder] == guides
+    assert not any(pair.content or pair.size[0] or pair.error for pair in folder), "pictures are read anew"
+    changed, gone = folder[0].person, folder[1].region
+    kept = changed.read_bytes()
+    changed.write_bytes(kept + b" ")
+    gone.unlink()
+    again = find_pairs(data).pairs
+    assert (again[0].region, again[0].pose) == (None, None), "of another picture"
+    assert (again[1].region, again[1].pose) == (None, guides[1][1])
+    changed.write_bytes(kept)
+    beside.write_text('{"clip": "a.mp4"}\n')
+    assert find_pairs(data).pairs[1].pose is None, "a manifest of clips is not of these pairs"
+    beside.unlink()
     for pair in found.pairs:
         assert not pair.error
         assert pair.region.is_relative_to(tmp_path / "out" / "scd" / "regions"), pair
@@ -376,10 +389,12 @@ def test_preparing_writes_the_manifest_now_and_then(clips, tmp_path, monkeypatch
     layout = find_clips(root)
     written, write = [], Layout.write
     monkeypatch.setattr(Layout, "write", lambda *given: written.append(write(*given)))
+    monkeypatch.setattr(prepare, "WRITTEN_EVERY", -1)
     prepare.survey(layout)
-    assert len(written) == 1
+    assert len(written) == 10
     layout.manifest.unlink()
     written.clear()
+    monkeypatch.setattr(prepare, "WRITTEN_EVERY", 1e9)
     calls = []
 
     def stop():

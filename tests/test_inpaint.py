@@ -432,6 +432,17 @@ def test_the_middle_of_a_strap_is_generated(width):
     assert np.array_equal(out[10 : 10 + width], out[10 : 10 + width][::-1])
 
 
+def test_a_strap_stays_whole_where_it_joins_a_wide_part():
+    generated, original = np.ones((200, 200, 3), np.float32), np.zeros((200, 200, 3), np.float32)
+    region = np.zeros((200, 200), bool)
+    region[20:100, 95:105] = True
+    region[100:200, 20:180] = True
+    out = paste_back(generated, original, region, 16)[..., 0]
+    assert (out[30:94, 97:103] == 1).all()
+    assert (out[~region] == 0).all()
+    assert np.allclose(out[150, 20:38], np.minimum(np.arange(1, 19) / 17, 1), atol=1e-6), "the whole ramp"
+
+
 @pytest.mark.parametrize(("height", "feather"), [(8, 1), (64, 1), (128, 2), (1024, 16)])
 def test_the_default_feather_is_a_share_of_the_picture(height, feather):
     size = height, 40 + 8 * feather

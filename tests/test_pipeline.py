@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
 
+from scd import inputs
 from scd.inputs import on_device
 from scd.reference import Reference, StaleReference
 from scd.types import UserError
@@ -63,9 +64,10 @@ def test_one_reference_or_a_stack_serve_several_pictures_of_each_pose(pipe, refe
     assert not close(stacked[3], images(pipe(reference, poses[1], generator=seeded(3)))[0])
 
 
-def test_generators_of_another_device_draw_where_a_long_clip_lies():
+def test_generators_of_another_device_draw_where_a_long_clip_lies(monkeypatch):
     """A stand-in for a CUDA generator, of which no CPU has one."""
-    cuda = SimpleNamespace(device=torch.device("cuda"), initial_seed=lambda: 7)
+    cuda = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(inputs, "_seed_of", lambda generator: 7 if generator is cuda else None)
     mine = seeded()
     moved, kept, none = on_device([cuda, mine, None], torch.device("cpu"))
     assert torch.equal(torch.randn(3, generator=moved), torch.randn(3, generator=seeded(7)))

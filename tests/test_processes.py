@@ -40,13 +40,13 @@ def tiny(tmp_path_factory) -> Path:
     return folder
 
 
-def launch(*options, **environment) -> subprocess.Popen:
+def launch(*options, process_group=False, **environment) -> subprocess.Popen:
     """`scd train` as `accelerate launch` starts it."""
     command = [sys.executable, "-m", "scd.train", *OPTIONS, *options]
     one = {"OMP_NUM_THREADS": "1"}  # so that sums are in the same order everywhere
     return subprocess.Popen(
         [str(word) for word in command], env={**os.environ, **one, **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=process_group,
     )  # fmt: skip
 
 
@@ -131,6 +131,20 @@ def kill_often(tiny: Path, folder: Path, kills: int) -> None:
 
 def test_a_kill_leaves_the_last_checkpoint_and_the_same_curve(tiny, tmp_path):
     kill_often(tiny, tmp_path, 2)
+
+
+def test_a_cluster_that_ends_a_job_loses_no_step(tiny, tmp_path):
+    """SIGTERM reaches every process, those that read data too; --save-every would lose all of the steps."""
+    process = launch(
+        "--init", tiny, "--run", tmp_path, "--steps", 100_000, "--save-every", 99_999, process_group=True
+    )
+    while process.poll() is None and not (tmp_path / "log.jsonl").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    (kept,) = checkpoint.checkpoints(tmp_path)
+    assert err.splitlines()[-1].endswith(f"the same command continues after step {checkpoint.step_of(kept)}")
 
 
 @pytest.mark.slow

@@ -14,6 +14,14 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What stands for a choice, for more of the same, or for what may be left out
 LEFT_OUT = re.compile(r"\[[A-Z]+\] |, \.\.\.| \.\.\.")
+LEAST = {
+    "README.md": 25,
+    "training.md": 15,
+    "tryon.md": 10,
+    "data.md": 8,
+    "evaluation.md": 6,
+    "weights.md": 3,
+}
 
 
 def commands(document: Path) -> list[str]:
@@ -26,13 +34,9 @@ def commands(document: Path) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_of_a_document_parses(document):
+    assert len(commands(document)) >= LEAST.get(document.name, 0), "the others are not seen as commands"
     for command in commands(document):
         assert _parse(shlex.split(command)[1:]) is not None, command
-
-
-def test_commands_are_found():
-    assert len(commands(ROOT / "README.md")) >= 25
-    assert sum(len(commands(document)) for document in DOCUMENTS) >= 75
 
 
 def test_readmes_program_runs(tmp_path, monkeypatch):

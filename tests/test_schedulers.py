@@ -106,8 +106,12 @@ def test_a_way_through_other_schedulers_does_not_begin_to_clip():
     ddim = trained(V)
     through = scheduler_named(scheduler_named(ddim, "UniPCMultistep"), "DDIM")
     assert through.config.clip_sample is False
-    with pytest.raises(ValueError, match="its clip_sample is on, and would cut off latents"):
+    with pytest.raises(ValueError, match="its clip_sample is on, and would cut off latents: clip_sample=Fa"):
         check_scheduler(ddim, make_scheduler(clip_sample=True, prediction_type=V))
+    for own in (diffusers.UniPCMultistepScheduler(), diffusers.LCMScheduler(prediction_type="v_prediction")):
+        assert scheduler_named(own, "DDIM").config.clip_sample is False
+    leading = diffusers.DDIMScheduler(clip_sample=False)  # by default, which is not Euler's
+    assert scheduler_named(leading, "EulerDiscrete").config.timestep_spacing == "leading"
 
 
 def test_a_folder_keeps_its_schedule(tmp_path):

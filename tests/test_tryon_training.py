@@ -2,6 +2,7 @@
 learns, exact resume, the sheet, and folders that cannot train."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from scd.data.collate import collate
 from scd.data.tryon_pictures import open_tryon
 from scd.data.world import WorldPictures
 from scd.data.world_tryon import WorldTryOn
+from scd.data.write_clips import write_tiktok
 from scd.data.write_viton_hd import write_viton_hd
 from scd.region import latent_region
 from scd.types import UserError
@@ -254,6 +256,13 @@ def test_a_preset_of_the_world_trains_on_pairs(words, root, scd):
     code, out, err = scd("train", "world-tryon", *given, "--dry-run")
     assert (code, err) == (0, ""), err
     assert '"head_weight": 1.0' in out
+
+
+def test_a_preset_of_the_world_trains_on_clips(tmp_path, scd):
+    write_tiktok(tmp_path / "clips", 2, 4, (64, 48))
+    code, out, err = scd("train", "world-joint", "--data", tmp_path / "clips", "--dry-run")
+    assert (code, err) == (0, ""), err
+    assert re.search(r'"tasks": \[\s*1.0,\s*0.0,\s*0.0\s*\]', out)
 
 
 def test_overfitting_takes_pairs_that_can_train(broken):

@@ -81,9 +81,7 @@ def split_generator(generator, num: int) -> list[torch.Generator | None]:
         if len(generator) != num:
             raise ValueError(f"{len(generator)} generators for {num} pictures")
         return list(generator)
-    copy = torch.Generator(generator.device)
-    copy.set_state(generator.get_state())
-    base = int(torch.randint(2**62, (), generator=copy, device=copy.device))
+    base = _seed_of(generator)
     seeds = [
         int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)
     ]
@@ -94,12 +92,19 @@ def on_device(
     generators: Sequence[torch.Generator | None], device: torch.device
 ) -> list[torch.Generator | None]:
     """Generators that can draw there what a scheduler adds: of a CUDA generator, for a clip that lies on the
-    host, another one with its seed."""
+    host, another one, seeded from its state."""
 
     def moved(generator: torch.Generator) -> torch.Generator:
-        return torch.Generator(device).manual_seed(generator.initial_seed())
+        return torch.Generator(device).manual_seed(_seed_of(generator))
 
     return [g if g is None or g.device.type in ("cpu", device.type) else moved(g) for g in generators]
+
+
+def _seed_of(generator: torch.Generator) -> int:
+    """A seed from a copy of its state, which stays."""
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    return int(torch.randint(2**62, (), generator=copy, device=copy.device))
 
 
 def same_for_frames(generators: Sequence[torch.Generator], num_frames: int) -> list[torch.Generator]:

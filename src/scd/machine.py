@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from datetime import timedelta
 from typing import Any
 
@@ -35,8 +36,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def yield_the_cores(worker: int) -> None:
-    """Let rendering run only while the network waits: every layer waits for its slowest thread, so a renderer
-    beside two compute threads cost 15 % more than its own time."""
+    """Of a process that reads data. Let rendering run only while the network waits: every layer waits for its
+    slowest thread, so a renderer beside two compute threads cost 15 % more than its own time. And let the
+    training process alone decide when to stop: Ctrl-C and a cluster's SIGTERM reach all of them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(19)
 

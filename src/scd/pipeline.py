@@ -283,6 +283,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         )
         self._interrupt = False
         motion.set_norm(self.unet, self.config.motion_norm_per_frame)  # a pipeline that shares it may differ
+        # As asked for: they say which loop it is. Then those of the first noise, and of what steps draw
         asked = generators = split_generator(generator, num)
         if generator is None and self.config.shared_noise:
             generators = split_generator(torch.Generator().manual_seed(int(torch.randint(2**62, ()))), num)

@@ -89,10 +89,8 @@ def paste_back(generated: NDArray, original: NDArray, region: Region, feather: i
         raise ValueError(f"generated and original differ in type: {generated.dtype} and {original.dtype}")
     if feather is None:
         feather = max(1, round(len(region) / 64))
-    depth = _depth(region)
-    reach = 2 * (feather + 1)  # where it is deeper than that somewhere near, the ramp is whole
-    near = cv2.dilate(depth, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    alpha = np.minimum(depth / np.clip(near / 2, 1, feather + 1), 1)[..., None]
+    ramp = np.clip(_half_width(region, 2 * (feather + 1)) / 2, 1, feather + 1)
+    alpha = np.minimum(_depth(region) / ramp, 1)[..., None]
     mixed = alpha * generated + (1 - alpha) * original
     if generated.dtype == np.uint8:
         mixed = np.rint(mixed)
@@ -104,6 +102,20 @@ def _depth(region: Region) -> NDArray:
     """(H, W): how far each pixel is from the nearest one outside the region; 0 outside. The picture's border
     is no edge of the region."""
     return cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _half_width(region: Region, most: float) -> NDArray:
+    """(H, W): the radius of the largest disc inside the region that covers the pixel, to a quarter, `most` at
+    most: of a strap half its width, also where it joins a wide part."""
+    depth, widest = _depth(region), np.zeros(region.shape, np.float32)
+    radii = most * 0.75 ** np.arange(np.ceil(np.log(max(most, 1)) / np.log(4 / 3)) + 1)
+    for radius in radii[::-1]:
+        middles = depth >= radius
+        if not middles.any():
+            break
+        away = cv2.distanceTransform((~middles).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        widest[away < radius] = radius
+    return widest
 
 
 def tinted(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:

@@ -68,7 +68,7 @@ def _problem(trained: Any, scheduler: Any) -> str | None:
         )
     for name in ("clip_sample", "thresholding"):
         if scheduler.config.get(name) and not trained.config.get(name):
-            return f"its {name} is on, and would cut off latents"
+            return f"its {name} is on, and would cut off latents: {name}=False"
     try:  # some know their prediction types only when they step
         probe, zeros = copy.deepcopy(scheduler), torch.zeros(1, 1, 2, 2)
         probe.set_timesteps(10)
@@ -94,4 +94,7 @@ def _made(trained: Any, name: str) -> Any:
     """With what only the trained one's class knows, too: diffusers keeps it for the next change (without it,
     DDIM made from UniPC would clip). The class is named, so that diffusers does not warn."""
     kind = getattr(diffusers, f"{name}Scheduler")
-    return kind.from_config({**trained.config, "_class_name": type(trained).__name__})
+    # What was the trained one's default stays its value; nothing is cut off that was not before
+    config = {key: value for key, value in trained.config.items() if key != "_use_default_values"}
+    config = {"clip_sample": False, "thresholding": False, **config, "_class_name": type(trained).__name__}
+    return kind.from_config(config)

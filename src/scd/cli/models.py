@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,9 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
         )
     if size < 4 * factor or size % factor:
         raise UserError(f"--size {size}: a multiple of {factor}, {4 * factor} at least")
-    schedule = pipe.scheduler.config
-    longest = schedule.get("original_inference_steps") or schedule.num_train_timesteps  # LCM's and TCD's own
+    longest = pipe.scheduler.config.num_train_timesteps
+    if "original_inference_steps" in inspect.signature(type(pipe.scheduler).__init__).parameters:  # LCM, TCD
+        longest = pipe.scheduler.config.original_inference_steps
     if pipe.config.default_steps > longest:
         raise UserError(f"--steps {pipe.config.default_steps}: this model's schedule has {longest}")
 

@@ -85,12 +85,14 @@ def _require_sense(config: TrainConfig) -> None:
 
 
 def _of_its_data(config: TrainConfig) -> TrainConfig:
-    """The config with the kind of data that `--data` names; pairs do not say where heads are, so that the
-    weight of a preset of the world is left out."""
+    """The config with the kind of data that `--data` names, without what a preset of the drawn world says of
+    drawn people alone: pairs do not say where heads are, and clips have one task."""
     data = with_kind(config.data)
     preset = PRESETS.get(config.name, config)
     if preset.data.kind == "world" and data.is_tryon and config.head_weight == preset.head_weight:
         config = replace(config, head_weight=1.0)
+    if preset.data.kind == "world" != data.kind and not data.tryon and data.tasks == preset.data.tasks:
+        data = replace(data, tasks=(1.0, 0.0, 0.0))
     return replace(config, data=data)
 
 

@@ -84,8 +84,10 @@ def read_rows(path: Path) -> tuple[Header, Rows]:
         if rows or "scd" not in row:
             rows.append((number, row))
         elif row["scd"] == VERSION:
-            problems = tuple(map(str, row.get("problems") or ()))
-            header = Header(str(row.get("layout", "")), str(row.get("root", ".")), problems)
+            problems = row.get("problems", [])
+            if not isinstance(problems, list):
+                raise bad_line(path, number)
+            header = Header(str(row.get("layout", "")), str(row.get("root", ".")), tuple(map(str, problems)))
         else:
             raise UserError(
                 f"{path}: is a manifest of version {row['scd']}, this program reads {VERSION}; install a "

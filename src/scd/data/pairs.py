@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +151,10 @@ def write_pairs(path: Path, layout: TryOnLayout) -> None:
 
 def remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
     """The layout with what was known of the same pairs."""
-
-    def key(pair: TryOnPair) -> tuple[str, str, str, bool]:
-        return os.path.realpath(pair.person), os.path.realpath(pair.garment), pair.category, pair.paired
-
-    known = {key(pair): pair for pair in before.pairs}
+    known = {_key(pair): pair for pair in before.pairs}
 
     def remember(pair: TryOnPair) -> TryOnPair:
-        old = known.get(key(pair))
+        old = known.get(_key(pair))
         if old is None:
             return pair
         return replace(
@@ -166,7 +163,40 @@ def remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
             others=old.others,
         )  # fmt: skip
 
-    return mapped(layout, remember)
+    return mapped(layout, remember) if known else layout
+
+
+def with_guides(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
+    """The layout with the poses and regions that were found of the same pairs, where the pictures have not
+    changed since and the files are there. Nothing else is taken over: all pictures are read as they lie."""
+    known = {
+        _key(pair): pair
+        for pair in before.pairs
+        if (pair.region or pair.pose) and not (pair.stamp and pair.is_changed)
+    }
+
+    def guided(pair: TryOnPair) -> TryOnPair:
+        old = known.get(_key(pair))
+        if old is None or (pair.region and pair.pose):
+            return pair
+        region, pose = (path if path and path.exists() else None for path in (old.region, old.pose))
+        return replace(pair, region=pair.region or region, pose=pair.pose or pose)
+
+    return mapped(layout, guided) if known else layout
+
+
+def _key(pair: TryOnPair) -> tuple[Path, Path, str, bool]:
+    return _resolved(pair.person), _resolved(pair.garment), pair.category, pair.paired
+
+
+def _resolved(path: Path) -> Path:
+    return _folder(path.parent) / path.name
+
+
+@lru_cache(maxsize=256)
+def _folder(path: Path) -> Path:
+    """Links are followed once a folder, of which a dataset has few."""
+    return path.resolve()
 
 
 def mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:

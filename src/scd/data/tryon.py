@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scd.data.layouts import own_manifest
 from scd.data.manifest import is_manifest, layout_in
-from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs, remembering
+from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs, with_guides
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
 
@@ -139,7 +139,10 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             "(upper_body/images, upper_body/train_pairs.txt)"
         )
     layout = TRYON_LAYOUTS[kind](path)
-    return remembering(layout, read_pairs(own_manifest(layout.root)))  # what was prepared there
+    manifest = own_manifest(layout.root)
+    if manifest.is_file() and layout_in(manifest) == kind:
+        return with_guides(layout, read_pairs(manifest))
+    return layout
 
 
 @dataclass(frozen=True)
