@@ -107,6 +107,25 @@ def test_a_manifest_gives_the_samples_of_the_folder(clips, tmp_path, no_detector
     assert moved.shots[0].path.is_relative_to(tmp_path / "new")
 
 
+def test_what_comes_into_a_folder_during_a_run_does_not_end_it(clips, tmp_path, no_detector):
+    """The next sheet looks at what was prepared; the run's own sheets, and its folder, are no clips."""
+    root = Path(shutil.copytree(clips, tmp_path / "clips"))
+    ready(DataConfig(kind="folder", root=str(root), size=64))
+    config = DataConfig(kind="folder", root=str(root), size=64, gap=2, targets=2)
+    before = [shot.clip for shot in open_real(config, 0, held_out=True).shots]
+    run = root / "run" / "mine"
+    (run / "samples").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    for number in range(2):
+        media.write_image(run / "samples" / f"step-{number}.png", np.zeros((8, 8, 3), np.uint8))
+    assert len(find_clips(root).clips) == 10
+    for name in ("z: held out", "0: to train with"):
+        lay(root, name, 1, num=24)
+    assert [shot.clip for shot in open_real(config, 0, held_out=True).shots] == before
+    with pytest.raises(UserError, match="was not prepared yet"):
+        open_real(config, 0)
+
+
 def test_split_in_a_manifest_decides(clips, tmp_path, no_detector):
     data = Path(shutil.copytree(clips, tmp_path / "data"))
     prepare.survey(find_clips(data))

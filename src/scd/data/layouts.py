@@ -150,7 +150,8 @@ def folder(root: Path) -> Layout:
     """Videos and folders of frames, however deep."""
     found = []
     for place, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT)
+        within = [Path(place, f) for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT]
+        folders[:] = sorted(f.name for f in within if not _is_run(f))
         names = [Path(place, f) for f in sorted(files) if not f.startswith(".")]
         found += [f for f in names if f.suffix.lower() in VIDEOS]
         if sum(f.suffix.lower() in PICTURES for f in names) > 1:
@@ -161,6 +162,11 @@ def folder(root: Path) -> Layout:
             f"{root}: holds neither videos ({', '.join(VIDEOS[:4])} ...) nor folders of frames (0001.png ...)"
         )
     return Layout("folder", root, tuple(clips), _last(clips))
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a training run's, whose sheets are no clip."""
+    return (path / "config.json").is_file() and (path / "samples").is_dir()
 
 
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {"tiktok": tiktok, "ubc": ubc, "folder": folder}

@@ -160,6 +160,8 @@ def open_real(
     if held_out and layout.held_out:
         clips = sorted(layout.held_out)
     entries = layout.entries()
+    if held_out:  # of a run that goes on: what came into the folder since it began was not prepared
+        clips = [clip for clip in clips if clip in entries] or clips
     if any(clip not in entries for clip in clips):
         raise UserError(f"{data.root}: was not prepared yet; run scd data prepare {data.root}")
     if layout.listed_in:
