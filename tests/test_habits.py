@@ -263,6 +263,13 @@ def test_every_key_of_a_model_from_the_hub_is_accounted_for(tmp_path):
         SCDPipeline.from_pretrained("me/small", **options)
 
 
+@pytest.mark.parametrize("option", [{"device_map": "cuda"}, {"quantization_config": {"load_in_4bit": True}}])
+def test_options_that_would_be_passed_over_are_refused(tmp_path, option):
+    make_pipeline().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"{next(iter(option))}: networks are loaded on the CPU"):
+        SCDPipeline.from_pretrained(tmp_path, **option)
+
+
 def test_folders_hold_safetensors_whatever_is_asked_for(tmp_path, caplog):
     pipe = make_pipeline()
     with caplog.at_level(logging.WARNING):

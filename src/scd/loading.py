@@ -73,6 +73,12 @@ def index_of(source: str | Path) -> dict[str, Any]:
 def load_networks(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
     """All networks of a folder through their own `from_pretrained`, every key accounted for, in float32 when
     no dtype is asked for. Nothing when the folder lacks the variant that is asked for."""
+    for option in ("device_map", "quantization_config"):  # diffusers would pass over them
+        if kwargs.get(option) is not None:
+            raise ValueError(
+                f"{option}: networks are loaded on the CPU as they are; then pipe.to(device), "
+                "pipe.enable_model_cpu_offload() or pipe.unet.enable_layerwise_casting(...)"
+            )
     index = index_of(folder)
     name = index.get("_class_name")
     if name == "StableDiffusionPipeline":
