@@ -18,6 +18,7 @@ from test_data import no_detector as no_detector
 from scd import media
 from scd.cli.data import ready
 from scd.config import DataConfig
+from scd.data import manifest as manifest_module
 from scd.data import prepare, tryon_prepare
 from scd.data.find import find_dataset
 from scd.data.fitting import read_pose
@@ -408,12 +409,12 @@ def test_preparing_writes_the_manifest_now_and_then(clips, tmp_path, monkeypatch
     layout = find_clips(root)
     written, write = [], Layout.write
     monkeypatch.setattr(Layout, "write", lambda *given: written.append(write(*given)))
-    monkeypatch.setattr(prepare, "WRITTEN_EVERY", -1)
+    monkeypatch.setattr(manifest_module, "WRITTEN_EVERY", -1)
     prepare.survey(layout)
     assert len(written) == 10
     layout.manifest.unlink()
     written.clear()
-    monkeypatch.setattr(prepare, "WRITTEN_EVERY", 1e9)
+    monkeypatch.setattr(manifest_module, "WRITTEN_EVERY", 1e9)
     calls = []
 
     def stop():

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,26 @@ def write_rows(path: Path, header: Header, rows: Iterable[Mapping[str, Any]]) ->
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (first, *rows))
     with replacing(path, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def now_and_then(write: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Gives a function that says that more is known: it is written every ten seconds, and at the end, however
+    that comes (a manifest of 20,000 clips takes 1.2 s to write)."""
+    written, waiting = time.monotonic(), False
+
+    def changed() -> None:
+        nonlocal written, waiting
+        waiting = True
+        if time.monotonic() - written > WRITTEN_EVERY:
+            write()
+            written, waiting = time.monotonic(), False
+
+    try:
+        yield changed
+    finally:
+        if waiting:
+            write()
 
 
 def renamed(name: str, here: Path, there: Path) -> str:

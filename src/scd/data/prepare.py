@@ -5,13 +5,11 @@ The manifest is written now and then, so that an interrupted preparation goes on
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, WRITTEN_EVERY, Entry, in_the_dataset
+from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files
@@ -34,7 +32,7 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
     new = [entry for entry in entries.values() if not entry.stamp or entry.stamp != _stamp(layout, entry)]
     for _ in range(len(entries) - len(new)):
         tell()
-    with _written_now_and_then(layout, entries) as changed:
+    with now_and_then(lambda: layout.write(entries.values())) as changed:
         for _, entry in each(_look_into, [(layout, entry) for entry in new], workers):
             if entry != entries[entry.clip]:
                 entries[entry.clip] = entry
@@ -44,26 +42,6 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
     if begun or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys()):
         layout.write(entries.values())
     return entries
-
-
-@contextmanager
-def _written_now_and_then(layout: Layout, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
-    """Gives a function that says that the entries have changed: they are written every ten seconds, and at
-    the end, however that comes (a manifest of 20,000 clips takes 1.2 s to write)."""
-    written, waiting = time.monotonic(), False
-
-    def changed() -> None:
-        nonlocal written, waiting
-        waiting = True
-        if time.monotonic() - written > WRITTEN_EVERY:
-            layout.write(entries.values())
-            written, waiting = time.monotonic(), False
-
-    try:
-        yield changed
-    finally:
-        if waiting:
-            layout.write(entries.values())
 
 
 def lacks_poses(layout: Layout, entry: Entry) -> bool:
@@ -97,7 +75,7 @@ def find_all_poses(
     entries, tell = dict(entries), advance or (lambda: None)
     alone = workers < 2 or len(missing) < 2
     tasks = [(layout, entry, detector, advance if alone else None) for entry in missing]
-    with _written_now_and_then(layout, entries) as changed:
+    with now_and_then(lambda: layout.write(entries.values())) as changed:
         for number, found in each(_find_in, tasks, workers):
             if not found.error and lacks_poses(layout, found):
                 raise UserError(f"{layout.kept}: poses cannot be kept there; make the folder writable")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.data.fitting import read_pose, read_region
-from scd.data.manifest import KEPT, WRITTEN_EVERY, in_the_dataset
+from scd.data.manifest import KEPT, in_the_dataset, now_and_then
 from scd.data.pairs import (
     TryOnLayout,
     TryOnPair,
@@ -72,19 +71,13 @@ def survey_pairs(
     tasks = [(pair.person, pair, kept, detector, layout.root) for pair in people.values()]
     tasks += [(path, None, kept, detector, layout.root) for path in garments]
     keys, facts = [*people, *garments], {}
-    written = time.monotonic()
-    try:
+    with now_and_then(lambda: save(_with(layout, facts)) if save else None) as changed:
+        changed()  # written at the end whatever is new: the manifest may not be there yet
         for number, found in each(_look_at, tasks, workers):
             facts[keys[number]] = found
             tell()
-            if save is not None and time.monotonic() - written > WRITTEN_EVERY:
-                save(_with(layout, facts))
-                written = time.monotonic()
-    finally:
-        layout = _with(layout, facts)
-        if save is not None:
-            save(layout)
-    return layout
+            changed()
+    return _with(layout, facts)
 
 
 def prepare_pairs(
