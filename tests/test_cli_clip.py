@@ -4,16 +4,19 @@ it was cut off; what a user gets wrong is one line."""
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import make_picture, make_pipeline, make_pose
 from PIL import Image
 from test_cli import complaint
 from test_lora import write as write_lora
 
 from scd import checkpoint, media, model, world
-from scd.animate import num_steps, paint_frames
+from scd.animate import num_steps, paint_drive, paint_frames, read_subject
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.cli.clip_job import is_clip
 from scd.config import PRESETS, replace
@@ -364,6 +367,17 @@ def test_the_bar_of_a_clip_that_goes_on_counts_what_was_done(models, views, tmp_
     list(paint_frames(pictures, None, poses, on_step=heard.append))
     assert sum(heard) == num_steps(pictures, FRAMES)
     assert set(heard) == {1}
+
+
+def test_a_model_of_photographs_paints_a_tall_clip_in_a_tall_frame():
+    """80 x 40 of its 64 x 64 pixels show the picture; a square frame would show 64 x 32."""
+    pipe, size = make_pipeline(), (120, 60)
+    subject = read_subject(pipe, [make_picture(0, size)], [make_pose(0, size)], [make_picture(1, (60, 120))])
+    assert [picture.shape for picture in subject.pictures] == [(80, 48, 3)]
+    tokens = next(iter(subject.reference.cache.entries.values()))[0].shape[1]
+    assert tokens == 2 * (80 // 8) * (48 // 8), "the garment lies in a wide frame of its own"
+    drive: Any = SimpleNamespace(retargeted=PoseClip.from_poses([make_pose(n, size) for n in range(2)], FPS))
+    assert [frame.shape for frame in paint_drive(pipe, subject, drive)] == [(80, 40, 3)] * 2
 
 
 def test_two_references_and_the_drivers_body(animate):

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import make_picture, make_pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
@@ -16,6 +17,7 @@ from test_cli import complaint
 from scd import checkpoint, media, model, world
 from scd.cli.where import _is_seen
 from scd.config import PRESETS, replace
+from scd.data.buckets import Frames
 from scd.inputs import split_generator
 from scd.media.original import Original, read_original
 from scd.pose import detect
@@ -23,7 +25,7 @@ from scd.pose.files import write_poses
 from scd.pose.region import garment_region
 from scd.pose.skeleton import empty_pose
 from scd.region import paste_back, tinted
-from scd.tryon import place_region, put_back, read_garments, set_stage
+from scd.tryon import paint_stage, place_region, put_back, read_garments, set_stage
 from scd.types import FACE, UserError
 from scd.world import flat_garment, sample_garment
 
@@ -119,7 +121,7 @@ def test_outside_the_region_no_byte_changes(size, box, with_pose, seed):
         rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 256, size, np.uint8), None
     )
     pose = world.Scene.from_seed(seed).view(0, size=64).pose if with_pose else None
-    stage = set_stage(original, region, pose, 64)
+    stage = set_stage(original, region, pose, Frames(64, square=True))
     x0, y0, x1, y1 = stage.placement.source
     assert region[y0:y1, x0:x1].sum() == region.sum(), "the whole region is shown"
     frame = rng.integers(0, 256, (64, 64, 3), np.uint8)
@@ -144,7 +146,7 @@ def test_what_comes_back_lies_where_it_was(size, with_pose):
     original = Original(np.rint(255 * smooth).astype(np.uint8), None, None)
     region = box_mask(size) > 0
     pose = replace(world.Scene.from_seed(3).view(0, size=64).pose, size=size) if with_pose else None
-    stage = set_stage(original, region, pose, 64)
+    stage = set_stage(original, region, pose, Frames(64, square=True))
     result = put_back(original, region, stage.placement, stage.person)
     # The smallest step between a frame's pixels is 1.6 levels
     assert np.abs(result.pixels.astype(int) - original.pixels).max() <= 2
@@ -161,7 +163,7 @@ def test_a_small_person_is_shown_large_and_a_large_one_whole():
     pose = world.Scene.from_seed(3).view(0, size=64).pose
     region = garment_region(pose, (64, 64), "upper")
     around = replace(pose, joints=((pose.joints * 64 + 10) / 84).astype(np.float32), size=(84, 84))
-    whole = place_region(np.pad(region, 10), around, 32)
+    whole = place_region(np.pad(region, 10), around, Frames(32, square=True))
     assert whole == media.place((84, 84), (32, 32)), "an eighth larger is not worth a crop"
     wide = np.zeros((640, 960), bool)
     wide[300:364, 400:464] = region
@@ -169,19 +171,19 @@ def test_a_small_person_is_shown_large_and_a_large_one_whole():
     joints = (pose.joints * 64 + (400, 300)) / (width, height)
     small = replace(pose, joints=joints.astype(np.float32) * (pose.scores[:, None] > 0), size=wide.shape)
     for known in (small, None):
-        placement = place_region(wide, known, 32)
+        placement = place_region(wide, known, Frames(32, square=True))
         left, top, right, bottom = placement.source
         assert left <= 400 + np.flatnonzero(region.any(0))[0], "the region is in it"
         assert right - left == bottom - top < 160, "and not much more than the person"
         assert placement.target == (0, 0, 32, 32), "nothing is padded where the picture goes on"
     white = Original(np.full((*wide.shape, 3), 255, np.uint8), None, None)
-    moved = set_stage(white, wide, small, 32).pose
-    left, top, right, bottom = place_region(wide, small, 32).source
+    moved = set_stage(white, wide, small, Frames(32, square=True)).pose
+    left, top, right, bottom = place_region(wide, small, Frames(32, square=True)).source
     expected = (small.joints * (width, height) - (left, top)) / (right - left)
     seen = small.scores > 0
     np.testing.assert_allclose(moved.joints[seen], expected[seen], atol=1e-4)
     with pytest.raises(ValueError, match="an empty region"):
-        place_region(np.zeros((64, 64), bool), None, 32)
+        place_region(np.zeros((64, 64), bool), None, Frames(32, square=True))
 
 
 # ---- pictures of all kinds ----
@@ -238,6 +240,18 @@ def test_pictures_of_all_kinds_come_out_as_they_went_in(tryon, folder, name):
         np.testing.assert_array_equal(after[..., 3], before[..., 3])
 
 
+def test_a_model_of_photographs_is_shown_a_tall_picture_in_a_tall_frame():
+    pipe, pixels = make_pipeline(), make_picture(0, (120, 60))
+    region = np.zeros((120, 60), bool)
+    region[10:110, 10:50] = True
+    stage = set_stage(Original(pixels, None, None), region, None, Frames.of(pipe.config))
+    assert (stage.person.shape, stage.placement.target) == ((80, 48, 3), (4, 0, 44, 80))
+    frame = paint_stage(pipe, read_garments(pipe, [make_picture(1)]), stage)
+    result = put_back(Original(pixels, None, None), region, stage.placement, frame)
+    np.testing.assert_array_equal(result.pixels[~region], pixels[~region])
+    assert (result.pixels[region] != pixels[region]).any(-1).mean() > 0.9
+
+
 def test_a_picture_larger_than_the_model_reads_keeps_its_size(tmp_path):
     """Over 4096 pixels: what is shown is reduced, what is written is not."""
     wide = np.random.default_rng(0).integers(0, 256, (20, 5000, 3), np.uint8)
@@ -248,7 +262,7 @@ def test_a_picture_larger_than_the_model_reads_keeps_its_size(tmp_path):
     assert original.shown().shape == (16, 4096, 3)
     region = np.zeros((20, 5000), bool)
     region[5:15, 1000:4900] = True
-    stage = set_stage(original, region, None, 64)
+    stage = set_stage(original, region, None, Frames(64, square=True))
     result = put_back(original, region, stage.placement, 255 - stage.person)
     np.testing.assert_array_equal(result.pixels[~region], wide[~region])
     assert (result.pixels[region] != wide[region]).any(-1).mean() > 0.9
@@ -268,7 +282,7 @@ def test_other_colours_are_painted_as_the_profile_has_them(tmp_path, person):
     assert original.profile == PROFILE
     assert (original.shown() != original.pixels).any(), "the profile matters"
     region = box_mask(original.size) > 0
-    stage = set_stage(original, region, None, 64)
+    stage = set_stage(original, region, None, Frames(64, square=True))
     frame = np.full((64, 64, 3), (90, 140, 60), np.uint8)
     result = put_back(original, region, stage.placement, frame)
     media.write_image(tmp_path / "out.png", result.whole, None, False, result.profile)

@@ -14,6 +14,7 @@ import torch
 
 from scd import media
 from scd.backbones.motion import has_motion
+from scd.data.buckets import Frames
 from scd.encoders import require_finite
 from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
@@ -81,7 +82,7 @@ class Subject:
     """Who is painted: the reference pictures in the model's frame, and what the network keeps of them."""
 
     reference: Any
-    pictures: list[Picture]  # (S, S, 3) each, padded with the colour of its border
+    pictures: list[Picture]  # (H, W, 3) each, a frame of its aspect, padded with its border's colour
     places: list[media.Placement]
 
 
@@ -90,8 +91,8 @@ def read_subject(
 ) -> Subject:
     """Reference pictures (H, W, 3) of any size, each with its own pose, and garments that the person is to
     wear, read once."""
-    size = pipe.config.default_size
-    fitted = [media.framed(image, (size, size)) for image in images]
+    frames = Frames.of(pipe.config)
+    fitted = [media.framed(image, frames.nearest(*image.shape[:2])) for image in images]
     moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
     pictures = [picture for picture, _ in fitted]
     reference = pipe.encode_reference(pictures, moved)
@@ -100,10 +101,9 @@ def read_subject(
     return Subject(reference, pictures, [place for _, place in fitted])
 
 
-def place_in_model(pipe: Any, drive: Drive) -> media.Placement:
-    """How the canvas of the poses that drive lies in the model's frame."""
-    size = pipe.config.default_size
-    return media.place(drive.retargeted.size, (size, size))
+def place_in_model(pipe: Any, canvas: tuple[int, int]) -> media.Placement:
+    """How the canvas (height, width) that poses lie on lies in the model's frame of its aspect."""
+    return media.place(canvas, Frames.of(pipe.config).nearest(*canvas))
 
 
 def paint_drive(
@@ -111,7 +111,7 @@ def paint_drive(
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Picture]:  # fmt: skip
     """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
-    place = place_in_model(pipe, drive)
+    place = place_in_model(pipe, drive.retargeted.size)
     poses = placed(drive.retargeted, place)
     for frame in paint_frames(pipe, subject.reference, poses, seed, work_folder, on_step):
         yield np.ascontiguousarray(place.shown(frame))
@@ -130,7 +130,7 @@ def paint_frames(
     work_folder: Path | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Picture]:
-    """The clip's frames in the model's size, uint8 (H, W, 3), as they are decoded.
+    """The clip's frames in the poses' size, uint8 (H, W, 3), as they are decoded.
 
     With motion modules all frames finish together at the last step; `work_folder` keeps what is done. A model
     without them paints frame by frame, each from the same noise (initial and of every step), as the picture
@@ -149,8 +149,8 @@ def paint_frames(
 
     if has_motion(pipe.unet) or len(poses) == 1:
         latents = pipe(
-            reference, poses, generator=torch.Generator().manual_seed(seed), output_type="latent",
-            work_folder=work_folder, callback_on_step_end=stepped,
+            reference, poses, *poses.size, generator=torch.Generator().manual_seed(seed),
+            output_type="latent", work_folder=work_folder, callback_on_step_end=stepped,
         ).frames[0]  # fmt: skip
         require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents)
@@ -159,7 +159,7 @@ def paint_frames(
     for start in range(0, len(poses), PAINTED_AT_ONCE):
         part, done = list(poses[start : start + PAINTED_AT_ONCE]), 0
         latents = pipe(
-            reference, part, generator=[torch.Generator().manual_seed(seed) for _ in part],
+            reference, part, *poses.size, generator=[torch.Generator().manual_seed(seed) for _ in part],
             output_type="latent", callback_on_step_end=stepped,
         ).images  # fmt: skip
         require_finite(latents, "the clip", pipe.unet.dtype)

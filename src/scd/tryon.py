@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scd import media
-from scd.data.buckets import person_box, place_around
+from scd.data.buckets import Frames, person_box, place_person
 from scd.encoders import require_finite
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
@@ -27,18 +27,18 @@ FEATHER = 64  # the seam is this part of the shown height wide, inside the regio
 
 @dataclass(frozen=True)
 class Stage:
-    """What the model is shown of a picture: a frame (S, S)."""
+    """What the model is shown of a picture: a frame (H, W)."""
 
-    person: Picture  # (S, S, 3) padded with the colour of the picture's edge
-    region: Region  # (S, S); never in the padding
+    person: Picture  # (H, W, 3) padded with the colour of the picture's edge
+    region: Region  # (H, W); never in the padding
     pose: Pose | None
     placement: media.Placement  # of the picture in the frame
 
 
-def set_stage(original: Original, region: Region, pose: Pose | None, side: int) -> Stage:
-    """The picture in a frame of `side` pixels. region (H, W) of the picture's size; the pose of the picture
+def set_stage(original: Original, region: Region, pose: Pose | None, frames: Frames) -> Stage:
+    """The picture in one of the model's frames. region (H, W) of the picture's size; the pose of the picture
     in any size."""
-    placement = place_region(region, pose, side)
+    placement = place_region(region, pose, frames)
     shown = original.part(placement.source).shown()
     whole = white(region)
     return Stage(
@@ -49,8 +49,8 @@ def set_stage(original: Original, region: Region, pose: Pose | None, side: int) 
     )
 
 
-def place_region(region: Region, pose: Pose | None, side: int) -> media.Placement:
-    """How a picture lies in the frame: around region and person where they would be small, else whole."""
+def place_region(region: Region, pose: Pose | None, frames: Frames) -> media.Placement:
+    """How a picture lies in a frame: around region and person where they would be small, else whole."""
     (height, width), (left, top, right, bottom) = region.shape, box_around(region)
     box = np.array([left / width, top / height, right / width, bottom / height])
     person = None if pose is None else person_box([pose])
@@ -60,22 +60,24 @@ def place_region(region: Region, pose: Pose | None, side: int) -> media.Placemen
     else:
         box = np.concatenate([np.minimum(box[:2], person[:2]), np.maximum(box[2:], person[2:])])
     left, top, right, bottom = box.tolist()
-    near = place_around((left, top, right, bottom), (height, width), (side, side))
-    whole = media.place((height, width), (side, side))
+    near = place_person((left, top, right, bottom), (height, width), frames)
+    whole = media.place((height, width), frames.nearest(height, width))
     return near if _scale(whole) > WORTH * _scale(near) else whole
 
 
 def read_garments(pipe: Any, pictures: Sequence[Picture]) -> Any:
     """One reference of all garments: each is read alone, without a pose, and they add."""
-    size = pipe.config.default_size
-    return pipe.encode_reference([media.framed(picture, (size, size))[0] for picture in pictures])
+    frames = Frames.of(pipe.config)
+    return pipe.encode_reference(
+        [media.framed(picture, frames.nearest(*picture.shape[:2]))[0] for picture in pictures]
+    )
 
 
 def paint_stage(
     pipe: Any, reference: Any, stage: Stage, generator: torch.Generator | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Picture:  # fmt: skip
-    """The frame (S, S, 3) as it is decoded: near the person's picture outside the region, not yet the same.
+    """The frame (H, W, 3) as it is decoded: near the person's picture outside the region, not yet the same.
     UserError when it is no number."""
 
     def stepped(*_: Any) -> dict:

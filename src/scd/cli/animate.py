@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from scd import media
-from scd.animate import read_subject
+from scd.animate import place_in_model, read_subject
 from scd.cli.clip_job import drives_a_clip, repeated
 from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_shape, write_record
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
@@ -134,8 +134,7 @@ def _paint(
 
     One at a time: a picture is the same to the bit however many are asked for, and memory does not grow.
     """
-    size = pipe.config.default_size
-    placement = media.place(pose.size, (size, size))
+    placement = place_in_model(pipe, pose.size)
     moved = placement.apply_to_pose(pose)
 
     def step(*_: Any) -> dict:
@@ -145,15 +144,14 @@ def _paint(
     values = pipe(
         reference,
         [moved],
-        size,
-        size,
+        *moved.size,
         generator=[generator] if generator else None,
         output_type="np",
         callback_on_step_end=step,
     ).images[0]
     require_finite(values, "the picture", pipe.unet.dtype)
     picture = to_bytes(values)
-    drawing = draw_pose(moved, (size, size), style=pipe.config.pose_drawing)  # what the network saw
+    drawing = draw_pose(moved, moved.size, style=pipe.config.pose_drawing)  # what the network saw
     return placement.shown(picture), placement.shown(drawing)
 
 

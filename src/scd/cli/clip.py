@@ -169,7 +169,7 @@ def _keeping(frames: Iterable[Picture], num: int, kept: dict[int, Picture]) -> I
 
 def _sheet(pipe: Any, subject: Subject, drive: Drive, kept: dict[int, Picture]) -> Picture:
     """Poses above results; the reference before both rows."""
-    place, own = place_in_model(pipe, drive), subject.places[drive.reference]
+    place, own = place_in_model(pipe, drive.retargeted.size), subject.places[drive.reference]
     reference = own.shown(subject.pictures[drive.reference])
     poses = placed(drive.retargeted, place)
     style = pipe.config.pose_drawing  # what the network saw

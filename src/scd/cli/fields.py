@@ -52,7 +52,8 @@ class ModelOptions:
     seed: Number = None
     """Of the initial noise. Default: 0."""
     size: Number = None
-    """Pixels of both sides of the frame that the model paints. Default: what it was trained at."""
+    """Square root of the pixels that the model paints: photographs in about their own aspect, drawn people in
+    squares. Default: what it was trained at."""
 
     @property
     def name(self) -> str:

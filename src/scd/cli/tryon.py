@@ -17,6 +17,7 @@ from scd.cli.options import Tryon
 from scd.cli.terminal import progress
 from scd.cli.tryon_job import KIND, TryOnJob, plan
 from scd.cli.where import note_people, pose_in_file, region_of
+from scd.data.buckets import Frames
 from scd.inputs import split_generator
 from scd.media.original import read_original
 from scd.pose import detect
@@ -55,7 +56,7 @@ def tryon(options: Tryon) -> None:
     if job.old and not options.model.other:
         require_same(model, job.old["model"], job.model)
     note_drawn_people(pipe, job.picture)
-    stage = set_stage(original, region, pose, pipe.config.default_size)
+    stage = set_stage(original, region, pose, Frames.of(pipe.config))
     record = {
         "kind": KIND, "inputs": job.inputs, "categories": job.categories, "canvas": job.canvas,
         "num": len(job.names), "person": job.person, "detector": job.detector, "stage": _hash(stage),

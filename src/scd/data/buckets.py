@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +49,23 @@ def nearest_bucket(height: float, width: float, size: int) -> tuple[int, int]:
     )
 
 
+@dataclass(frozen=True)
+class Frames:
+    """Which frames a model is at home in: the buckets of one area, or, drawn people, squares alone."""
+
+    size: int  # pixels: the square root of the area
+    square: bool = False
+
+    @classmethod
+    def of(cls, config: Any) -> Frames:
+        """Those of a pipeline, from its configuration: photographs are trained on in buckets."""
+        return cls(config.default_size, square=config.world_version is not None)
+
+    def nearest(self, height: float, width: float) -> tuple[int, int]:
+        """The (height, width) of the frame whose aspect is most like height : width."""
+        return (self.size, self.size) if self.square else nearest_bucket(height, width, self.size)
+
+
 def person_box(poses: Iterable[Pose]) -> Box | None:
     """The box around all joints of all poses, in fractions of the frame and within it: detectors also guess
     what lies outside. None when there is none."""
@@ -58,14 +77,14 @@ def person_box(poses: Iterable[Pose]) -> Box | None:
     return left, top, right, bottom
 
 
-def place_person(person: Box, frame: tuple[int, int], size: int) -> Placement:
-    """How frames (height, width) lie in a bucket: around a person's box, in fractions of the frame.
+def place_person(person: Box, frame: tuple[int, int], frames: Frames) -> Placement:
+    """How a picture `frame` (height, width) lies in one of `frames`: around a person's box, in its fractions.
 
     Cropped rather than padded: 12 drawn dancers in 16 : 9 frames have 13.7 % of the bucket's pixels, with the
     whole frame padded into its own best bucket 7.0 %. Padded rather than cropped where a crop would cut them.
     """
     wanted = _grown(person, frame, WANTED)
-    return place_around(person, frame, nearest_bucket(wanted[3] - wanted[1], wanted[2] - wanted[0], size))
+    return place_around(person, frame, frames.nearest(wanted[3] - wanted[1], wanted[2] - wanted[0]))
 
 
 def place_around(box: Box, frame: tuple[int, int], bucket: tuple[int, int]) -> Placement:

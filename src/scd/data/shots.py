@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.data.buckets import person_box, place_person
+from scd.data.buckets import Frames, person_box, place_person
 from scd.data.layouts import Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
@@ -91,7 +91,7 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
         if box is None:
             continue
         name = entry.clip if start == 0 else f"{entry.clip} from frame {start} on"
-        placement = place_person(box, entry.size, size)
+        placement = place_person(box, entry.size, Frames(size))
         shots.append(
             Shot(
                 name=name, clip=entry.clip, path=layout.path(entry.clip), poses=file, content=entry.content,
