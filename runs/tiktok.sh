@@ -22,3 +22,6 @@ $scd data preview $run/data.jsonl -o $run/preview.png --force
 # Stage 2: clips, temporal layers alone
 $scd train tiktok-stage2 --data $run/data.jsonl --data.latents $run/latents \
     --init $run/stage1/model --motion-adapter "$motion" --run $run/stage2
+
+# The ten clips that were held out
+$scd evaluate tiktok $run/data.jsonl --model $run/stage2/model --out $run/held-out --force

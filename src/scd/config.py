@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from scd.types import UserError
 
 TRYON_KINDS = ("vitonhd", "dresscode")  # datasets of pairs: a person and a garment
+CLIP_KINDS = ("tiktok", "ubc", "folder")  # datasets of clips
 PICTURES, TRYON, DRESSED = range(3)  # what a step's block asks for: places in DataConfig.tasks
 
 
@@ -321,6 +322,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 __all__ = [
+    "CLIP_KINDS",
     "DRESSED",
     "MEMORIES",
     "PICTURES",

@@ -23,7 +23,7 @@ VERBS = {
     "train": "train a model",
     "export": "write what a run learnt as a folder to publish",
     "convert": "write public weights as a model folder",
-    "evaluate": "measure a model on held-out people with exact truth, or on a try-on dataset",
+    "evaluate": "measure a model on held-out people with exact truth, or on a dataset",
     "world": "draw people of the procedural world",
     "demo": "open a page: a photo and a driving clip in, a clip out",
     "bench": "time a model",
@@ -99,11 +99,13 @@ def _parse(arguments: list[str]) -> Any:
 def _options(verb: str, rest: list[str]) -> Any:
     """The type that tyro fills for this verb."""
     from scd.cli import evaluations, options
-    from scd.config import PRESETS, TRYON_KINDS, for_memory
+    from scd.config import CLIP_KINDS, PRESETS, TRYON_KINDS, for_memory
 
     if verb == "evaluate":
-        is_tryon = bool(rest) and rest[0] in TRYON_KINDS
-        return evaluations.EvaluatePairs if is_tryon else evaluations.Evaluate
+        data = rest[0] if rest else ""
+        if data in CLIP_KINDS:
+            return evaluations.EvaluateVideos
+        return evaluations.EvaluatePairs if data in TRYON_KINDS else evaluations.Evaluate
     if verb != "train":
         return getattr(options, verb.capitalize())
     import tyro

@@ -1,4 +1,4 @@
-"""What `scd evaluate` takes: on drawn people, whose truth is known; and on try-on datasets."""
+"""What `scd evaluate` takes: on drawn people, whose truth is known; on datasets of clips, and for try-on."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ Folder = Annotated[Path | None, DisallowNone, arg(metavar="FOLDER", help_behavio
 class Evaluate:
     """Measure a model on held-out people with exact truth: a table, then one line of JSON.
 
-    `scd evaluate vitonhd ROOT` measures try-on on a dataset: `scd evaluate vitonhd --help`.
+    `scd evaluate tiktok ROOT` measures it on a dataset's held-out clips, `scd evaluate vitonhd ROOT` try-on
+    on its test pairs: `scd evaluate tiktok --help`, `scd evaluate vitonhd --help`.
     """
 
     data: Annotated[
         Positional[Literal["world", "world-video", "world-tryon"]],
-        arg(metavar="{world,world-video,world-tryon,vitonhd,dresscode}"),
+        arg(metavar="{world,world-video,world-tryon,tiktok,ubc,folder,vitonhd,dresscode}"),
     ]
     """What to measure on: pictures, motion clips, or try-on, of drawn people that training never sees; or a
-    try-on dataset."""
+    dataset of clips, or for try-on."""
     num: Count = None
     """People. Default: 64 for pictures (three times as many are painted), 8 for clips, 32 for try-on (eight
     times as many)."""
@@ -102,3 +103,41 @@ class EvaluatePairs:
         from scd.cli.measure import evaluate_pairs
 
         evaluate_pairs(self)
+
+
+@dataclass(frozen=True)
+class EvaluateVideos:
+    """Measure a model on the clips that a dataset holds out, each driven by its own poses: a table, then one
+    line of JSON.
+
+    The first frame that shows the person is the reference, those after it are the truth. `scd data prepare
+    ROOT` comes first: it finds the poses.
+    """
+
+    data: Annotated[Positional[Literal["tiktok", "ubc", "folder"]], arg(metavar="{tiktok,ubc,folder}")]
+    """How the dataset lies on the disk."""
+    root: Annotated[Positional[Path], arg(metavar="ROOT")]
+    """Its folder, or a manifest (.jsonl)."""
+    limit: Number = None
+    """Only the first N clips."""
+    frames: Number = None
+    """Only the first N frames after the reference. Default: all."""
+    stride: Annotated[int, arg(metavar="N")] = 1
+    """Every N-th frame of a clip."""
+    out: Folder = None
+    """Keep the frames there, a folder of PNG for each clip: for measures of other programs, as FVD."""
+    lpips: File = None
+    """Weights of LPIPS's network, SqueezeNet 1.1 as .safetensors; without them it is left out."""
+    inception: File = None
+    """Weights of FID's and KID's network, torch-fidelity's pt_inception-2015-12-05 as .safetensors; without
+    them both are left out."""
+    force: Flag = False
+    """Replace frames in the folder that is named with --out."""
+    verbose: Verbose = False
+    """Show the libraries' messages, and tracebacks."""
+    model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        from scd.cli.measure import evaluate_videos
+
+        evaluate_videos(self)

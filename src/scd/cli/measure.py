@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from scd.cli.evaluations import Evaluate, EvaluatePairs
+from scd.cli.evaluations import Evaluate, EvaluatePairs, EvaluateVideos
 from scd.cli.job import ENDINGS, require_free
 from scd.cli.models import load_pipeline
-from scd.cli.options import Bench
+from scd.cli.options import Bench, ModelOptions
 from scd.cli.terminal import SHOWN, json_line, progress, table
 from scd.types import UserError
 
@@ -34,17 +34,12 @@ def evaluate(options: Evaluate) -> None:
         _evaluate_tryon(options)
         return
     from scd.evaluate import evaluate_world
-    from scd.pose.detect import get_detector
 
     num = 64 if options.num is None else options.num
     if num < 2:
         raise UserError(f"--num {num}: 2 at least, since one measure paints with another person's reference")
     pipe = load_pipeline(options.model)
-    try:
-        detector = get_detector()
-    except UserError as error:
-        detector = None
-        log.warning("pck is left out: %s", error)
+    detector = _detector()
     with progress("painting", 3 * num) as advance:
         result = evaluate_world(
             pipe,
@@ -125,18 +120,10 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
         pipe = load_pipeline(options.model)
         _require_fit(pipe, size)
         seed = options.model.seed or 0
-        model = {
-            "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
-            "scheduler": type(pipe.scheduler).__name__, "dtype": str(pipe.dtype).removeprefix("torch."),
-            "seed": seed, "model": options.model.name,
-        }  # fmt: skip
+        model = _settings(pipe, options.model)
         paintings = pairs_of.paint_pairs(pipe, pairs, size, options.paste_back, seed, options.batch)
     lpips = _lpips(options, pipe)
-    inception = None
-    if options.inception:
-        inception = distribution.load_inception(options.inception, pipe.device if pipe else "cpu")
-    else:
-        log.info("fid and kid are left out: --inception names no weights (%s)", distribution.WEIGHTS)
+    inception = _inception(options, pipe)
     with progress("painting" if pipe else "measuring", len(pairs)) as advance:
         numbers = pairs_of.evaluate_pairs(
             paintings, names, options.out, options.force, lpips, inception, advance
@@ -157,6 +144,48 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
     if layout.note:
         print(f"licence: {layout.note}")
     json_line(result)
+
+
+def evaluate_videos(options: EvaluateVideos) -> None:
+    """Run the verb on a dataset of clips. Raises UserError."""
+    from scd import evaluate_videos as videos
+    from scd.data.layouts import find_clips
+    from scd.evaluate_viton_hd import SSIM
+    from scd.metrics import distribution, perceptual
+
+    for name in ("limit", "frames", "stride"):
+        if (value := getattr(options, name)) is not None and value < 1 + (name == "frames"):
+            raise UserError(f"--{name} {value}: {'two' if name == 'frames' else 'one'} at least")
+    layout = find_clips(options.root, options.data)
+    pipe = load_pipeline(options.model)
+    shots = videos.held_out_shots(layout, pipe.config.default_size, options.limit)
+    if options.out:
+        require_free([options.out / videos.name_of(shot) for shot in shots], options.force)
+    lpips, inception, detector = _lpips(options, pipe), _inception(options, pipe), _detector()
+    with progress("painting", len(shots)) as advance:
+        numbers = videos.evaluate_videos(
+            pipe, shots, options.stride, options.frames, options.model.seed or 0, options.out, options.force,
+            detector, lpips, inception, advance,
+        )  # fmt: skip
+    result = {
+        **numbers, "data": layout.kind, "root": str(options.root), "limit": options.limit,
+        "frames": options.frames, "stride": options.stride, "size": pipe.config.default_size, "ssim_of": SSIM,
+        "lpips_of": perceptual.NET if lpips else None, "fid_of": distribution.FLAVOUR if inception else None,
+        **_settings(pipe, options.model),
+    }  # fmt: skip
+    table(f"{options.root}: {result['num_clips']} held-out clips, {result['num_frames']} frames", result)
+    if layout.note:
+        print(f"licence: {layout.note}")
+    json_line(result)
+
+
+def _settings(pipe: Any, options: ModelOptions) -> dict[str, Any]:
+    """What numbers on a dataset were measured with."""
+    return {
+        "num_steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance,
+        "scheduler": type(pipe.scheduler).__name__, "dtype": str(pipe.dtype).removeprefix("torch."),
+        "seed": options.seed or 0, "model": options.name,
+    }  # fmt: skip
 
 
 def _require_sense(options: EvaluatePairs) -> None:
@@ -188,7 +217,28 @@ def _require_fit(pipe: Any, size: Sequence[int]) -> None:
         )
 
 
-def _lpips(options: Evaluate | EvaluatePairs, pipe: Any) -> Any:
+def _detector() -> Any:
+    """MediaPipe, or None and a line that says so."""
+    from scd.pose.detect import get_detector
+
+    try:
+        return get_detector()
+    except UserError as error:
+        log.warning("pck is left out: %s", error)
+        return None
+
+
+def _inception(options: EvaluatePairs | EvaluateVideos, pipe: Any) -> Any:
+    """FID and KID, or None and a line that says so."""
+    from scd.metrics.distribution import WEIGHTS, load_inception
+
+    if options.inception is None:
+        log.info("fid and kid are left out: --inception names no weights (%s)", WEIGHTS)
+        return None
+    return load_inception(options.inception, pipe.device if pipe else "cpu")
+
+
+def _lpips(options: Evaluate | EvaluatePairs | EvaluateVideos, pipe: Any) -> Any:
     """The measure, or None and a line that says so."""
     from scd.metrics.perceptual import NET, load_lpips
 

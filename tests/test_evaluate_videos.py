@@ -1,0 +1,225 @@
+"""Held-out clips of a dataset measured: the world's clips, laid out as UBCFashion's, with known poses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_pipeline
+from test_data import clip, know_poses, lay
+from test_data import no_detector as no_detector
+
+from scd import evaluate_videos as videos
+from scd import media
+from scd.data import prepare
+from scd.data.layouts import find_clips
+from scd.metrics.image import psnr
+from scd.types import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_detector")
+SIZE, FRAMES = 64, 12
+CEILING = 10 * np.log10(255**2 * 12)  # of scd.metrics.image.psnr: a perfect picture
+HELD_OUT = ("test/b.mp4", "test/c.mp4")
+
+
+def lay_out(root: Path, num: int = FRAMES, absent: tuple[int, ...] = ()) -> Path:
+    """A clip of `num` frames to train with and two held out, prepared; `absent`: frames of the last one
+    without a pose."""
+    for seed, name in enumerate(("train/a.mp4", *HELD_OUT), 1):
+        _, poses = lay(root, name, seed, num=num)
+        gone = absent if name == HELD_OUT[-1] else ()
+        poses = [None if t in gone else pose for t, pose in enumerate(poses)]
+        know_poses(find_clips(root, "ubc"), name, poses)
+    layout = find_clips(root)
+    prepare.find_all_poses(layout, prepare.survey(layout))
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "get_detector", lambda name: None)
+        return lay_out(tmp_path_factory.mktemp("ubc") / "data")
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return make_pipeline()
+
+
+@pytest.fixture
+def painter(monkeypatch):
+    """Called with a function of a case, what is painted is what it returns."""
+
+    def use(paint, read=videos.read_case):
+        cases = []
+
+        def remember(*arguments):
+            cases.append(read(*arguments))
+            return cases[-1]
+
+        monkeypatch.setattr(videos, "read_case", remember)
+        monkeypatch.setattr(videos, "paint_frames", lambda *_: iter(paint(cases[-1])))
+        return cases
+
+    return use
+
+
+def shots_in(root, **options):
+    return videos.held_out_shots(find_clips(root), SIZE, **options)
+
+
+def test_a_perfect_painter_and_one_that_copies_the_reference(written, pipe, painter):
+    painter(lambda case: case.clip.frames)
+    numbers = videos.evaluate_videos(pipe, shots_in(written))
+    assert (numbers["num_clips"], numbers["num_frames"], numbers["num_broken"]) == (2, 2 * (FRAMES - 1), 0)
+    perfect = {"psnr": CEILING, "person_psnr": CEILING, "ssim": 1, "l1": 0}
+    perfect |= {"detail": 1, "jitter": 0, "motion": 1}
+    assert {name: numbers[name] for name in perfect} == pytest.approx(perfect)
+    assert numbers["person_psnr_copy"] < numbers["psnr_copy"] < CEILING, "what moves is the person"
+    copied = painter(lambda case: np.broadcast_to(case.clip.reference, case.clip.frames.shape))
+    still = videos.evaluate_videos(pipe, shots_in(written))
+    assert still["psnr"] == still["psnr_copy"] == numbers["psnr_copy"]
+    assert still["person_psnr"] == still["person_psnr_copy"]
+    assert still["motion"] == 0
+    changes = [np.abs(np.diff(case.clip.frames.astype(float), axis=0)).mean(-1) for case in copied]
+    there = [case.clip.masks[1:] | case.clip.masks[:-1] for case in copied]
+    own = np.mean([change[mask].mean() for change, mask in zip(changes, there, strict=True)])
+    assert still["jitter"] == pytest.approx(own), "a still picture's jitter is the truth's motion"
+
+
+def test_poses_are_looked_for_in_some_frames_of_each_clip(written, pipe, painter):
+    class Detector:
+        def __init__(self, poses):
+            self.poses, self.calls = poses, 0
+
+        def detect(self, image):
+            self.calls += 1
+            return self.poses
+
+    painter(lambda case: case.clip.frames)
+    shots = shots_in(written)
+    everybody = [pose for shot in shots for pose in videos.read_case(shot).clip.poses]
+    for detector, expected in ((Detector(everybody), 1), (Detector([]), 0)):
+        numbers = videos.evaluate_videos(pipe, shots, detector=detector)
+        assert (numbers["pck"], numbers["pck_truth"]) == (expected, expected)
+        assert detector.calls == 2 * 2 * videos.LOOKED_AT, "painted and true frames of two clips"
+
+
+def test_the_first_frame_is_the_reference_and_its_pose_drives_nothing(written):
+    shot = shots_in(written)[0]
+    case = videos.read_case(shot)
+    frames, poses = clip(2, num=FRAMES)
+    place = shot.placement
+    assert np.abs(case.clip.reference - place.apply(frames[0], shot.border).astype(float)).mean() < 6, "H.264"
+    assert len(case.clip.poses) == len(case.clip.frames) == FRAMES - 1
+    np.testing.assert_allclose(case.clip.poses[0].joints, place.apply_to_pose(poses[1]).joints, atol=1e-2)
+    every = videos.read_case(shot, stride=3, most=2)
+    np.testing.assert_array_equal(every.clip.frames, case.clip.frames[[2, 5]])
+    assert every.clip.poses.fps == 10
+    with pytest.raises(UserError, match=r"test/b.mp4: has 1 frames after the first; two are needed"):
+        videos.read_case(shot, stride=8)
+
+
+def test_the_person_s_box_holds_the_drawn_person(written):
+    """Hair and soles too: the masks of the world say where a person is."""
+    from scd import world
+
+    shot = shots_in(written)[0]
+    views = list(world.Scene.from_seed(2).clip("dance", FRAMES, 30, (80, 44)))
+    masks = videos.read_case(shot).clip.masks
+    for view, box in zip(views[1:], masks, strict=True):
+        person = shot.placement.apply(view.mask.astype(np.uint8) * 255, 0) > 127
+        assert (person & box).sum() >= 0.99 * person.sum()
+    assert 0.05 < masks.mean() < 0.8
+
+
+def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_path):
+    """A bucket as wide as high around a clip twice as high as wide."""
+    from dataclasses import replace
+
+    (shot,) = shots_in(written, limit=1)
+    padded = replace(shot, placement=media.place(shot.placement.source_size, (64, 64)))
+
+    def black_around(case):
+        frames = np.zeros_like(case.clip.frames)
+        for frame, truth in zip(frames, case.clip.frames, strict=True):
+            case.shown(frame)[:] = case.shown(truth)
+        return frames
+
+    painter(black_around)
+    numbers = videos.evaluate_videos(pipe, [padded], out=tmp_path / "out")
+    assert numbers["psnr"] == pytest.approx(CEILING)
+    assert numbers["jitter"] == 0
+    left, top, right, bottom = padded.placement.target
+    assert (right - left, bottom - top) == (35, 64)
+    (folder,) = (tmp_path / "out" / "test").iterdir()
+    assert folder.name == "b"
+    assert media.read_image(folder / "000000.png").shape == (64, 35, 3)
+
+
+def test_a_clip_that_cannot_be_used_is_named_counted_and_changes_no_other(tmp_path, pipe, painter, caplog):
+    """Nobody for a whole second, in the second of two clips."""
+    root = lay_out(tmp_path / "data", 36, absent=tuple(range(3, 33)))
+    painter(lambda case: np.broadcast_to(case.clip.reference, case.clip.frames.shape))
+    shots = shots_in(root)
+    assert len(shots) == 2
+    caplog.set_level("WARNING", "scd")
+    numbers = videos.evaluate_videos(pipe, shots)
+    assert (numbers["num_clips"], numbers["num_broken"]) == (1, 1)
+    assert "left out: no person found in frames 3-32 of test/c.mp4" in caplog.text
+    alone = videos.evaluate_videos(pipe, shots[:1])
+    assert alone["psnr"] == numbers["psnr"]
+    with pytest.raises(UserError, match="none of 1 clips could be read"):
+        videos.evaluate_videos(pipe, shots[1:])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, monkeypatch):
+    def absent(name="mediapipe"):
+        raise UserError("not installed")
+
+    monkeypatch.setattr("scd.pose.detect.get_detector", absent)
+    command = ["evaluate", "ubc", written, "--model", model, "--steps", 1, "--frames", 3, "--stride", 2]
+    code, out, err = scd(*command, "--out", tmp_path / "out", "--limit", 1)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert {
+        "data": "ubc", "root": str(written), "limit": 1, "frames": 3, "stride": 2, "size": 64, "num_clips": 1,
+        "num_frames": 3, "num_broken": 0, "lpips": None, "lpips_of": None, "fid": None, "fid_of": None,
+        "pck": None, "num_steps": 1, "guidance": 2.0, "scheduler": "DDIMScheduler", "dtype": "float32",
+        "seed": 0, "model": str(model), "ssim_of": "torchmetrics, RGB, data range 1, Gaussian window 11",
+    }.items() <= result.items()  # fmt: skip
+    assert "licence:" in out
+    assert "fid and kid are left out" in err
+    assert "pck is left out: not installed" in err
+    case = videos.read_case(shots_in(written)[0], 2, 3)
+    frames = [media.read_image(p) for p in sorted((tmp_path / "out/test/b").glob("*.png"))]
+    by_hand = np.mean([psnr(y, case.shown(x)) for y, x in zip(frames, case.clip.frames, strict=True)])
+    assert result["psnr"] == pytest.approx(by_hand)
+    assert "exists already" in scd(*command, "--out", tmp_path / "out", "--limit", 1)[2]
+
+
+def test_wrong_words_are_one_line(scd, written, model, tmp_path):
+    def said(*arguments):
+        code, out, err = scd("evaluate", "ubc", *arguments, "--model", model)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+        return err.splitlines()[-1]
+
+    assert "--frames 1: two at least" in said(written, "--frames", 1)
+    assert "--stride 0: one at least" in said(written, "--stride", 0)
+    assert "not UBCFashion's layout" in said(tmp_path)
+    fresh = Path(shutil.copytree(written, tmp_path / "fresh"))
+    shutil.rmtree(fresh / "test")
+    assert "none of its 1 clips is held out" in said(fresh)
+    lay(tmp_path / "new", "train/a.mp4", 1, num=FRAMES)
+    lay(tmp_path / "new", "test/b.mp4", 2, num=FRAMES)
+    assert f"was not prepared yet; run scd data prepare {tmp_path / 'new'}" in said(tmp_path / "new")
