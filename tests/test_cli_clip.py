@@ -513,6 +513,14 @@ def test_evaluation_of_clips(scd, models, folder):
     assert "has no motion modules; train them: scd train world-motion" in message
 
 
+def test_a_drawn_clip_replaces_no_settings_unasked(scd, tmp_path, monkeypatch):
+    monkeypatch.setattr("scd.cli.world.people.Scene.clip", None)  # said before anything is drawn
+    (tmp_path / "walk.mp4.json").write_text("mine")
+    message = complaint(scd("world", tmp_path / "walk.mp4", "--frames", 2, "--size", 32))
+    assert "walk.mp4.json exists already" in message
+    assert (tmp_path / "walk.mp4.json").read_text() == "mine"
+
+
 def test_the_example_clip():
     """What `make run` drives with: another person than the reference; the detector finds it, and it fits."""
     pytest.importorskip("mediapipe")

@@ -527,10 +527,15 @@ def test_frames_without_the_person_are_never_used(tmp_path, no_detector):
     assert starts == {w for w, frames in windows.items() if max(frames) < 36 and not frames & gone}
 
 
-def test_strides_are_frames_of_30_a_second(tmp_path, no_detector):
+def test_strides_and_gaps_are_frames_of_30_a_second(tmp_path, no_detector):
     _, poses = lay(tmp_path, "a", 1, fps=15)
     layout, entries = prepared(tmp_path, {"a": poses})
-    data = RealClips(all_shots(layout, entries, ["a"], 64), 1, 4, strides=(4,))
+    shots = all_shots(layout, entries, ["a"], 64)
+    pictures = RealPictures(shots, 1, 3, gap=20)
+    chosen = [pictures.choose(shots[0], 1, np.random.default_rng(seed)) for seed in range(200)]
+    assert min(abs(r - t) for (r,), targets in chosen for t in targets) == 10
+    assert num_pairs(shots[0], 20) == 2 * sum(range(1, 27)), "of 36 frames"
+    data = RealClips(shots, 1, 4, strides=(4,))
     assert np.diff(data.windows(data.shots[0], 4)[0]).tolist() == [2, 2, 2]
     sample = data[0]
     assert sample.targets.shape[0] == 4
@@ -547,7 +552,7 @@ def test_a_cut_ends_a_shot_but_tiktok_s_clips_have_none(tmp_path, no_detector):
     first, second = all_shots(layout, entries, ["a"], 64)
     assert (first.usable[0], first.usable[-1], second.usable[0], second.usable[-1]) == (0, 19, 20, 35)
     assert (first.name, second.name) == ("a", "a from frame 20 on")
-    with pytest.raises(UserError, match=r"and a target 30 frames apart in one shot; 2 are shorter"):
+    with pytest.raises(UserError, match=r"and a target 1 s apart in one shot; 2 are shorter"):
         RealPictures([first, second], 1)
     data = RealPictures([first, second], 1, 1, gap=18)
     assert data.left_out == ["a from frame 20 on"]
@@ -569,7 +574,7 @@ def test_open_real_says_what_is_missing(tmp_path, no_detector, caplog):
         data = open_real(config, 4)
     assert "1 too short, left out: short" in caplog.text
     assert data[3].targets.shape == (5, *data.shots[0].bucket, 3)
-    with pytest.raises(UserError, match=r"no clip can train: .* 100 frames apart in one shot; 2 are shorter"):
+    with pytest.raises(UserError, match=r"no clip can train: .* 3.33 s apart in one shot; 2 are shorter"):
         open_real(replace(config, gap=100), 4)
     lay(tmp_path, "a-short-one", 2, num=8)
     lay(tmp_path, "other", 1)
@@ -621,8 +626,8 @@ def test_what_cannot_train_is_said(tmp_path, no_detector):
     _, poses = lay(tmp_path, "short", 1, num=8)
     layout, entries = prepared(tmp_path, {"short": poses})
     report = check(layout, entries, 512)
-    assert report.verdict == "no clip shows the person in two frames 30 apart"
-    assert report.problems == ["short: too short, no two frames with the person 30 apart"]
+    assert report.verdict == "no clip shows the person in two frames 1 s apart"
+    assert report.problems == ["short: too short, no two frames with the person 1 s apart"]
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "a.mp4").write_bytes(b"nothing")

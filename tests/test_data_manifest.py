@@ -81,7 +81,7 @@ def test_a_manifest_gives_the_samples_of_the_folder(clips, tmp_path, no_detector
     before = {p: p.stat().st_mtime_ns for p in data.rglob("*")}
     manifest = tmp_path / "lists" / "mine.jsonl"
     code, out, err = scd("data", "prepare", "folder", data, "-o", manifest, "--size", 32)
-    assert (code, err) == (2, f"scd: {data} cannot train: no clip shows the person in two frames 30 apart\n")
+    assert (code, err) == (2, f"scd: {data} cannot train: no clip shows the person in two frames 1 s apart\n")
     assert json.loads(out.splitlines()[-1])["manifest"] == str(manifest)
     header, rows = read_rows(manifest)
     assert (header.layout, header.root) == ("folder", "../data")

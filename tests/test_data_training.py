@@ -326,7 +326,7 @@ def test_held_out_clips_that_are_too_short_end_no_run(tmp_path, caplog, monkeypa
     layout = find_clips(tmp_path)
     report = check(layout, prepare.find_all_poses(layout, prepare.survey(layout)), 64)
     assert report.problems == [
-        "test/c.mp4: held out, but too short to be looked at, no two frames with the person 30 apart"
+        "test/c.mp4: held out, but too short to be looked at, no two frames with the person 1 s apart"
     ]
     assert report.verdict == ""
     config = replace(config_of(tmp_path, kind="ubc"), steps=1, sample_pictures=1)
@@ -424,8 +424,8 @@ def test_scd_data_says_what_cannot_train(scd, tmp_path):
     know_poses(layout, "clip", clip(1, 3)[1])
     code, out, err = scd("data", "prepare", tmp_path / "a")
     assert code == 2
-    assert err == f"scd: {tmp_path}/a cannot train: no clip shows the person in two frames 30 apart\n"
-    assert "clip: too short, no two frames with the person 30 apart" in out
+    assert err == f"scd: {tmp_path}/a cannot train: no clip shows the person in two frames 1 s apart\n"
+    assert "clip: too short, no two frames with the person 1 s apart" in out
     code, _, err = scd("data", "check", tmp_path / "nothing")
     assert (code, err) == (2, f"scd: {tmp_path}/nothing: there is no such folder; check the name\n")
     code, _, err = scd("data", "check", "ubc", tmp_path / "a")

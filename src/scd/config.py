@@ -69,7 +69,7 @@ class DataConfig:
     # N > 1: the targets are instead N successive frames of a motion clip, and `targets` is not used (stage 2)
     frames: int = 1
     strides: tuple[int, ...] = (1, 2, 3, 4)  # of those frames, in frames of 30 a second; one is drawn a clip
-    gap: int = 30  # frames of a real clip between a reference and a target, at least
+    gap: int = 30  # between a reference and a target of a real clip, at least, in frames of 30 a second
     references: tuple[float, ...] = (0.75, 0.15, 0.1)  # chances of 1, 2, 3 references a person
     garments: tuple[float, ...] = (0.7, 0.3)  # of the world: chances of 1, 2 garments in try-on
     reuse: int = 3  # blocks of steps that a scene of the world serves, its pictures in other roles

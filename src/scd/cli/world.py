@@ -26,6 +26,7 @@ from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
 from scd.media.files import VIDEOS, exists_already
+from scd.media.picture import settings_beside
 from scd.pose.files import write_poses
 from scd.types import UserError
 
@@ -85,7 +86,7 @@ def _clip(options: World, settings: dict[str, Any]) -> None:
     """A motion clip of one person."""
     if options.frames < 1 or options.fps <= 0:
         raise UserError(f"{options.out}: a clip has one frame or more, at a rate above 0")
-    require_free([options.out, options.out.with_suffix(".json")], options.force)
+    require_free([options.out, settings_beside(options.out)], options.force)
     scene = people.Scene.from_seed(options.seed)
     views = scene.clip(options.clip, options.frames, options.fps, options.size)
     settings = {**settings, "clip": options.clip, "frames": options.frames, "fps": options.fps}

@@ -27,7 +27,8 @@ log = logging.getLogger("scd")
 
 
 class RealPictures:
-    """Map-style dataset of `length` samples: references and targets at least `gap` frames apart in one shot.
+    """Map-style dataset of `length` samples: references and targets of one shot, at least `gap` frames of 30
+    a second apart.
 
     A block of `group` consecutive samples is a batch, so its samples share one bucket and one number of
     references. A clip that cannot be read any more is passed over (scd.data.unreadable).
@@ -58,7 +59,7 @@ class RealPictures:
 
     @property
     def needs(self) -> str:
-        return f"training needs a reference and a target {self.gap} frames apart"
+        return f"training needs a reference and a target {apart(self.gap)}"
 
     @property
     def items(self) -> Sequence[Shot]:
@@ -67,7 +68,7 @@ class RealPictures:
 
     def suits(self, shot: Shot) -> bool:
         """Whether the shot is long enough."""
-        return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= self.gap
+        return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= frames_apart(shot, self.gap)
 
     def shot_of(self, index: int) -> Shot:
         return self.shots[self.blocks.item(index)]
@@ -95,14 +96,14 @@ class RealPictures:
     def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         """Frames of `num` references and the targets, each pair at least `gap` apart. A reference is any
         frame that leaves targets enough; where none does, a target comes more than once."""
-        usable, targets, references = shot.usable, shot.usable, []
+        usable, targets, references, gap = shot.usable, shot.usable, [], frames_apart(shot, self.gap)
         while len(references) < num:
-            near = np.searchsorted(targets, usable + self.gap) - np.searchsorted(
-                targets, usable - self.gap, side="right"
+            near = np.searchsorted(targets, usable + gap) - np.searchsorted(
+                targets, usable - gap, side="right"
             )  # targets that each frame would cost
             left = len(targets) - near
             references.append(int(rng.choice(usable[left >= min(self.num_targets, left.max())])))
-            targets = targets[np.abs(targets - references[-1]) >= self.gap]
+            targets = targets[np.abs(targets - references[-1]) >= gap]
         few = len(targets) < self.num_targets
         chosen = rng.choice(targets, self.num_targets, replace=few)
         return references, [int(t) for t in chosen]
@@ -126,7 +127,7 @@ class RealClips(RealPictures):
 
     def _windows(self, shot: Shot, stride: int) -> NDArray[np.int64]:
         """(num, N) frames of every window at this stride: the person is in all of them."""
-        step = max(1.0, stride * float(shot.fps) / 30)
+        step = max(1.0, shot.span(stride))
         offsets = np.rint(np.arange(self.num_targets) * step).astype(np.int64)
         frames = shot.usable[:, None] + offsets
         return frames[np.isin(frames, shot.usable).all(1)]
@@ -138,10 +139,21 @@ class RealClips(RealPictures):
         window = rng.choice(self.windows(shot, int(rng.choice(fitting))))
         usable = shot.usable
         outside = np.maximum(window[0] - usable, usable - window[-1])  # above 0: so far outside
-        least = next((least for least in (self.gap, 1) if (outside >= least).any()), outside.min())
+        gap = frames_apart(shot, self.gap)
+        least = next((least for least in (gap, 1) if (outside >= least).any()), outside.min())
         there = usable[outside >= least]
         references = rng.choice(there, num, replace=len(there) < num)
         return references.tolist(), window.tolist()
+
+
+def frames_apart(shot: Shot, gap: int) -> int:
+    """`gap` frames of 30 a second, in the shot's own frames."""
+    return max(1, round(shot.span(gap)))
+
+
+def apart(gap: int) -> str:
+    """ "1 s apart", of 30 frames of 30 a second."""
+    return f"{gap / 30:.3g} s apart"
 
 
 def open_real(

@@ -63,6 +63,10 @@ class Shot:
         (top, bottom), (y0, y1) = self.placement.source[1::2], self.placement.target[1::2]
         return (bottom - top) / (y1 - y0)
 
+    def span(self, thirtieths: float) -> float:
+        """Its frames in so many of 30 a second, which gaps and strides are told in."""
+        return thirtieths * float(self.fps) / 30
+
     def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """The frames as they lie in the bucket, (n, H, W, 3). Raises UserError when one cannot be read."""
         found = _read(_opened(self.path), sorted(set(frames)))
