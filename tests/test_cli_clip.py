@@ -372,12 +372,35 @@ def test_the_bar_of_a_clip_that_goes_on_counts_what_was_done(models, views, tmp_
 def test_a_model_of_photographs_paints_a_tall_clip_in_a_tall_frame():
     """80 x 40 of its 64 x 64 pixels show the picture; a square frame would show 64 x 32."""
     pipe, size = make_pipeline(), (120, 60)
-    subject = read_subject(pipe, [make_picture(0, size)], [make_pose(0, size)], [make_picture(1, (60, 120))])
-    assert [picture.shape for picture in subject.pictures] == [(80, 48, 3)]
+    pictures, poses = [make_picture(0, size), make_picture(1)], [make_pose(0, size), make_pose(1)]
+    subject = read_subject(pipe, pictures, poses, [make_picture(2, (60, 120))], canvas=size)
+    assert [picture.shape for picture in subject.pictures] == [(80, 48, 3)] * 2, (
+        "as in training, in one frame"
+    )
     tokens = next(iter(subject.reference.cache.entries.values()))[0].shape[1]
-    assert tokens == 2 * (80 // 8) * (48 // 8), "the garment lies in a wide frame of its own"
+    assert tokens == 3 * (80 // 8) * (48 // 8), "the garment too"
     drive: Any = SimpleNamespace(retargeted=PoseClip.from_poses([make_pose(n, size) for n in range(2)], FPS))
     assert [frame.shape for frame in paint_drive(pipe, subject, drive)] == [(80, 40, 3)] * 2
+
+
+def test_a_model_of_photographs_paints_pictures_in_their_poses_aspect(scd, tmp_path):
+    """The reference is read anew for another shape of frame, and sizes that are no buckets are refused."""
+    make_pipeline().save_pretrained(tmp_path / "model")
+    media.write_image(tmp_path / "me.png", make_picture(0, (120, 60)))
+    for name, size in (("me", (120, 60)), ("tall", (120, 60)), ("even", (90, 90))):
+        write_poses(tmp_path / f"{name}.npz", [[make_pose(0, size)]])
+    given = ("--reference-pose", tmp_path / "me.npz", "--model", tmp_path / "model", "--steps", 1)
+
+    def animate(*arguments):
+        return scd("animate", tmp_path / "me.png", *arguments, *given)
+
+    for pose, size in (("tall", (80, 40)), ("even", (64, 64))):
+        out = tmp_path / f"{pose}-out.png"
+        code, _, err = animate(tmp_path / f"{pose}.npz", "-o", out, "--sheet")
+        assert code == 0, err
+        assert media.read_image(out).shape[:2] == size
+    message = complaint(animate(tmp_path / "even.npz", "--size", 72, "-o", tmp_path / "no.png"))
+    assert "--size 72: a multiple of 16, 32 at least" in message
 
 
 def test_two_references_and_the_drivers_body(animate):

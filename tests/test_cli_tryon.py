@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import make_picture, make_pipeline
+from conftest import make_picture, make_pipeline, make_pose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
@@ -17,7 +17,7 @@ from test_cli import complaint
 from scd import checkpoint, media, model, world
 from scd.cli.where import _is_seen
 from scd.config import PRESETS, replace
-from scd.data.buckets import Frames
+from scd.data.buckets import Buckets
 from scd.inputs import split_generator
 from scd.media.original import Original, read_original
 from scd.pose import detect
@@ -108,9 +108,9 @@ def decoded(path):
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(16, 260), st.integers(16, 260)), box=st.tuples(*[st.floats(0, 1)] * 4),
-    with_pose=st.booleans(), seed=st.integers(0, 99),
+    with_pose=st.booleans(), square=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_outside_the_region_no_byte_changes(size, box, with_pose, seed):
+def test_outside_the_region_no_byte_changes(size, box, with_pose, square, seed):
     """After the crop and the way back, for any picture, any place and size of the region."""
     rng = np.random.default_rng(seed)
     (height, width), (top, bottom), (left, right) = size, sorted(box[:2]), sorted(box[2:])
@@ -121,10 +121,10 @@ def test_outside_the_region_no_byte_changes(size, box, with_pose, seed):
         rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 256, size, np.uint8), None
     )
     pose = world.Scene.from_seed(seed).view(0, size=64).pose if with_pose else None
-    stage = set_stage(original, region, pose, Frames(64, square=True))
+    stage = set_stage(original, region, pose, Buckets(64, square))
     x0, y0, x1, y1 = stage.placement.source
     assert region[y0:y1, x0:x1].sum() == region.sum(), "the whole region is shown"
-    frame = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    frame = rng.integers(0, 256, stage.person.shape, np.uint8)
     result = put_back(original, region, stage.placement, frame)
     np.testing.assert_array_equal(result.pixels[~region], original.pixels[~region])
     np.testing.assert_array_equal(result.alpha, original.alpha)
@@ -146,7 +146,7 @@ def test_what_comes_back_lies_where_it_was(size, with_pose):
     original = Original(np.rint(255 * smooth).astype(np.uint8), None, None)
     region = box_mask(size) > 0
     pose = replace(world.Scene.from_seed(3).view(0, size=64).pose, size=size) if with_pose else None
-    stage = set_stage(original, region, pose, Frames(64, square=True))
+    stage = set_stage(original, region, pose, Buckets(64, square=True))
     result = put_back(original, region, stage.placement, stage.person)
     # The smallest step between a frame's pixels is 1.6 levels
     assert np.abs(result.pixels.astype(int) - original.pixels).max() <= 2
@@ -163,7 +163,7 @@ def test_a_small_person_is_shown_large_and_a_large_one_whole():
     pose = world.Scene.from_seed(3).view(0, size=64).pose
     region = garment_region(pose, (64, 64), "upper")
     around = replace(pose, joints=((pose.joints * 64 + 10) / 84).astype(np.float32), size=(84, 84))
-    whole = place_region(np.pad(region, 10), around, Frames(32, square=True))
+    whole = place_region(np.pad(region, 10), around, Buckets(32, square=True))
     assert whole == media.place((84, 84), (32, 32)), "an eighth larger is not worth a crop"
     wide = np.zeros((640, 960), bool)
     wide[300:364, 400:464] = region
@@ -171,19 +171,19 @@ def test_a_small_person_is_shown_large_and_a_large_one_whole():
     joints = (pose.joints * 64 + (400, 300)) / (width, height)
     small = replace(pose, joints=joints.astype(np.float32) * (pose.scores[:, None] > 0), size=wide.shape)
     for known in (small, None):
-        placement = place_region(wide, known, Frames(32, square=True))
+        placement = place_region(wide, known, Buckets(32, square=True))
         left, top, right, bottom = placement.source
         assert left <= 400 + np.flatnonzero(region.any(0))[0], "the region is in it"
         assert right - left == bottom - top < 160, "and not much more than the person"
         assert placement.target == (0, 0, 32, 32), "nothing is padded where the picture goes on"
     white = Original(np.full((*wide.shape, 3), 255, np.uint8), None, None)
-    moved = set_stage(white, wide, small, Frames(32, square=True)).pose
-    left, top, right, bottom = place_region(wide, small, Frames(32, square=True)).source
+    moved = set_stage(white, wide, small, Buckets(32, square=True)).pose
+    left, top, right, bottom = place_region(wide, small, Buckets(32, square=True)).source
     expected = (small.joints * (width, height) - (left, top)) / (right - left)
     seen = small.scores > 0
     np.testing.assert_allclose(moved.joints[seen], expected[seen], atol=1e-4)
     with pytest.raises(ValueError, match="an empty region"):
-        place_region(np.zeros((64, 64), bool), None, Frames(32, square=True))
+        place_region(np.zeros((64, 64), bool), None, Buckets(32, square=True))
 
 
 # ---- pictures of all kinds ----
@@ -244,9 +244,15 @@ def test_a_model_of_photographs_is_shown_a_tall_picture_in_a_tall_frame():
     pipe, pixels = make_pipeline(), make_picture(0, (120, 60))
     region = np.zeros((120, 60), bool)
     region[10:110, 10:50] = True
-    stage = set_stage(Original(pixels, None, None), region, None, Frames.of(pipe.config))
+    stage = set_stage(Original(pixels, None, None), region, None, Buckets.of(pipe.config))
     assert (stage.person.shape, stage.placement.target) == ((80, 48, 3), (4, 0, 44, 80))
-    frame = paint_stage(pipe, read_garments(pipe, [make_picture(1)]), stage)
+    wide, pose = np.zeros((120, 600), bool), make_pose(0, (120, 600))
+    wide[10:110, 200:240] = True
+    narrow = replace(pose, joints=pose.joints * np.float32([0.05, 0.8]) + np.float32([0.34, 0.1]))
+    near = place_region(wide, narrow, Buckets.of(pipe.config))
+    assert near.size == (80, 48), "around a small person in a wide picture it is tall"
+    assert near.source[2] - near.source[0] < 120
+    frame = paint_stage(pipe, read_garments(pipe, [make_picture(1)], (80, 48)), stage)
     result = put_back(Original(pixels, None, None), region, stage.placement, frame)
     np.testing.assert_array_equal(result.pixels[~region], pixels[~region])
     assert (result.pixels[region] != pixels[region]).any(-1).mean() > 0.9
@@ -262,7 +268,7 @@ def test_a_picture_larger_than_the_model_reads_keeps_its_size(tmp_path):
     assert original.shown().shape == (16, 4096, 3)
     region = np.zeros((20, 5000), bool)
     region[5:15, 1000:4900] = True
-    stage = set_stage(original, region, None, Frames(64, square=True))
+    stage = set_stage(original, region, None, Buckets(64, square=True))
     result = put_back(original, region, stage.placement, 255 - stage.person)
     np.testing.assert_array_equal(result.pixels[~region], wide[~region])
     assert (result.pixels[region] != wide[region]).any(-1).mean() > 0.9
@@ -282,7 +288,7 @@ def test_other_colours_are_painted_as_the_profile_has_them(tmp_path, person):
     assert original.profile == PROFILE
     assert (original.shown() != original.pixels).any(), "the profile matters"
     region = box_mask(original.size) > 0
-    stage = set_stage(original, region, None, Frames(64, square=True))
+    stage = set_stage(original, region, None, Buckets(64, square=True))
     frame = np.full((64, 64, 3), (90, 140, 60), np.uint8)
     result = put_back(original, region, stage.placement, frame)
     media.write_image(tmp_path / "out.png", result.whole, None, False, result.profile)
@@ -380,8 +386,8 @@ def test_a_preview_is_the_union_and_stops_before_any_model(scd, folder, detector
 def test_garments_are_references_that_add(tiny, folder):
     pipe = model.load(tiny, "cpu")
     pictures = [media.read_image(f"{name}.png")[:, 5:59] for name in ("shirt", "trousers")]
-    both = read_garments(pipe, pictures)
-    first, second = (read_garments(pipe, [picture]) for picture in pictures)
+    both = read_garments(pipe, pictures, (64, 64))
+    first, second = (read_garments(pipe, [picture], (64, 64)) for picture in pictures)
     for name, (key, value) in both.cache.entries.items():
         joined = (first + second).cache.entries[name]
         assert torch.equal(key, joined[0])

@@ -15,7 +15,7 @@ from scd import media, world
 from scd.config import DataConfig
 from scd.data import prepare
 from scd.data.augment import as_detected
-from scd.data.buckets import Frames, bucket_sizes, multiple_of, nearest_bucket, person_box, place_person
+from scd.data.buckets import Buckets, bucket_sizes, multiple_of, nearest_bucket, person_box, place_around
 from scd.data.check import check, num_pairs, preview
 from scd.data.layouts import find_clips
 from scd.data.manifest import Entry, Header, read_manifest, read_rows, write_manifest
@@ -367,16 +367,16 @@ def test_buckets_have_one_area_and_sides_that_halve(size):
 
 
 def test_photographs_are_painted_in_buckets_as_they_are_learnt_and_drawn_people_in_squares():
-    photographs = Frames.of(SimpleNamespace(default_size=512, world_version=None))
+    photographs = Buckets.of(SimpleNamespace(default_size=512, world_version=None))
     assert [photographs.nearest(*hw) for hw in ((1920, 1080), (720, 1280), (800, 800))] == [
         (640, 384), (384, 640), (512, 512),
     ]  # fmt: skip
-    drawn = Frames.of(SimpleNamespace(default_size=128, world_version=world.VERSION))
+    drawn = Buckets.of(SimpleNamespace(default_size=128, world_version=world.VERSION))
     assert drawn.nearest(1920, 1080) == (128, 128)
     person, picture = (0.45, 0.1, 0.55, 0.95), (720, 1280)
-    tall = place_person(person, picture, photographs).size
+    tall = place_around(person, picture, photographs).size
     assert tall[0] > tall[1], "a standing person, whatever the picture"
-    assert place_person(person, picture, drawn).size == (128, 128)
+    assert place_around(person, picture, drawn).size == (128, 128)
 
 
 @pytest.mark.parametrize("size", [PORTRAIT, WIDE, (64, 64), (48, 160)])
@@ -386,7 +386,7 @@ def test_head_and_feet_stay_in_every_bucket(size, bucket):
     for seed in range(4):
         views = world.Scene.from_seed(seed).clip("dance", 12, 5, size)
         poses = [as_detected(view.pose) for view in views]
-        place = place_person(person_box(poses), size, Frames(bucket))
+        place = place_around(person_box(poses), size, Buckets(bucket))
         left, top, right, bottom = place.source
         for view, pose in zip(views, poses, strict=True):
             assert not np.delete(view.mask, np.s_[left:right], 1).any(), (seed, place)
@@ -402,7 +402,7 @@ def test_nothing_is_stretched_or_cut():
     for _ in range(300):
         height, width = (int(n) for n in rng.integers(150, 900, 2))
         x, y = np.sort(rng.random(2)), np.sort(rng.random(2))
-        place = place_person((x[0], y[0], x[1], y[1]), (height, width), Frames(int(rng.choice([128, 512]))))
+        place = place_around((x[0], y[0], x[1], y[1]), (height, width), Buckets(int(rng.choice([128, 512]))))
         shown = np.array(place.box) * (width, height, width, height)
         person = np.array((x[0], y[0], x[1], y[1])) * (width, height, width, height)
         assert (shown[:2] <= person[:2] + 1).all(), "nothing of the person is cut"
@@ -417,10 +417,10 @@ def test_nothing_is_stretched_or_cut():
 
 
 def test_a_person_in_a_wide_frame_fills_the_bucket():
-    place = place_person((0.45, 0.1, 0.55, 0.95), (720, 1280), Frames(512))
+    place = place_around((0.45, 0.1, 0.55, 0.95), (720, 1280), Buckets(512))
     assert place.target == (0, 0, place.size[1], place.size[0]), "no padding"
     assert place.size[0] > place.size[1]
-    far = place_person((0.5, 0.5, 0.51, 0.52), (720, 1280), Frames(512))
+    far = place_around((0.5, 0.5, 0.51, 0.52), (720, 1280), Buckets(512))
     assert far.source[3] - far.source[1] >= far.size[0] // 2, "a distant person is not blown up"
 
 
@@ -430,7 +430,7 @@ def test_a_person_outside_the_frame_is_no_crash():
         joints = np.full((128, 2), (x, y), np.float32) + np.linspace(0, 0.3, 128, dtype=np.float32)[:, None]
         person = person_box([Pose(joints, np.ones(128, np.float32), PORTRAIT)])
         assert 0 <= min(person) <= max(person) <= 1
-        place = place_person(person, PORTRAIT, Frames(64))
+        place = place_around(person, PORTRAIT, Buckets(64))
         left, top, right, bottom = place.source
         assert 0 <= left < right <= PORTRAIT[1]
         assert 0 <= top < bottom <= PORTRAIT[0]
@@ -439,7 +439,7 @@ def test_a_person_outside_the_frame_is_no_crash():
 def test_padding_has_the_edge_s_colour(tiktok):
     layout, entries, truth = tiktok
     shot = all_shots(layout, entries, layout.clips, 64)[0]
-    shot = replace(shot, placement=place_person((0.05, 0.02, 0.95, 0.98), PORTRAIT, Frames(64)))
+    shot = replace(shot, placement=place_around((0.05, 0.02, 0.95, 0.98), PORTRAIT, Buckets(64)))
     outside = np.ones(shot.bucket, bool)
     left, top, right, bottom = shot.placement.target
     outside[top:bottom, left:right] = False
@@ -535,6 +535,12 @@ def test_strides_and_gaps_are_frames_of_30_a_second(tmp_path, no_detector):
     chosen = [pictures.choose(shots[0], 1, np.random.default_rng(seed)) for seed in range(200)]
     assert min(abs(r - t) for (r,), targets in chosen for t in targets) == 10
     assert num_pairs(shots[0], 20) == 2 * sum(range(1, 27)), "of 36 frames"
+    assert RealPictures(shots, 1, gap=70).suits(shots[0]), "35 frames of 15 a second"
+    with pytest.raises(UserError, match=r"2\.4 s apart in one shot; 1 are shorter"):
+        RealPictures(shots, 1, gap=72)
+    clips = RealClips(shots, 1, 4, gap=10, strides=(2,))
+    chosen = [clips.choose(shots[0], 1, np.random.default_rng(seed)) for seed in range(200)]
+    assert min(max(w[0] - r, r - w[-1]) for (r,), w in chosen) == 5
     data = RealClips(shots, 1, 4, strides=(4,))
     assert np.diff(data.windows(data.shots[0], 4)[0]).tolist() == [2, 2, 2]
     sample = data[0]
@@ -602,7 +608,7 @@ def test_the_report_s_figures_are_the_truth(tmp_path, no_detector):
         know_poses(layout, name, poses)
     report = check(layout, find_all_poses(layout, survey(layout)), 64)
     pairs = sum(abs(r - t) >= 30 for r in range(5, 100) for t in range(5, 100)) + 2 * sum(
-        abs(r - t) >= 30 for r in range(36) for t in range(36)
+        abs(r - t) >= 15 for r in range(36) for t in range(36)  # at 15 a second
     )
     windows = sum(s + 23 * 4 < 100 for s in range(5, 100))
     assert report.figures == {

@@ -18,6 +18,7 @@ from scd import checkpoint, latents, model, train
 from scd.cli import main
 from scd.config import PRESETS, DataConfig, from_json, to_json
 from scd.data import prepare
+from scd.data.buckets import Buckets
 from scd.data.check import check
 from scd.data.collate import collate
 from scd.data.latents import latents_path
@@ -95,6 +96,17 @@ def test_blocks_of_clips_and_of_pairs_by_their_chances(root, pairs):
         assert np.array_equal(samples[0].targets, expected.targets)
         collate(samples)
     assert 0.3 < np.mean(kinds) < 0.7
+
+
+def test_what_a_model_learns_decides_whether_it_paints_squares(root, tmp_path):
+    make_pipeline().save_pretrained(tmp_path / "photographs")
+    drawn = replace(PRESETS["world-tiny"], init=str(tmp_path / "photographs"))
+    config = model.start(drawn, tmp_path / "drawn").config
+    assert Buckets.of(config).nearest(2, 1) == (config.default_size,) * 2
+    clips = config_of(root, size=64)
+    built = model.start(clips, tmp_path / "clips").config
+    assert built.world_version is None
+    assert Buckets.of(built).nearest(2, 1) == (80, 48), "as it is shown them in training"
 
 
 def test_a_joint_run_from_manifests_samples_both_and_keeps_latents(root, pairs, tmp_path):

@@ -37,9 +37,7 @@ class Stub:
 
     def __init__(self, paint):
         self.paint, self.seeds = paint, []
-        self.config = SimpleNamespace(
-            default_size=SIZE, world_version=1, default_steps=3, default_guidance=1.5
-        )
+        self.config = SimpleNamespace(default_size=SIZE, default_steps=3, default_guidance=1.5)
         self.scheduler = None
 
     def set_progress_bar_config(self, **options):

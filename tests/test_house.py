@@ -42,7 +42,7 @@ LAYERS = [
     ]),
     ("verbs", [
         "learning", "latents", "machine", "records", "step", "train", "overfit", "card", "evaluate",
-        "evaluate_clips", "evaluate_real", "evaluate_tryon", "evaluate_videos", "evaluate_viton_hd",
+        "evaluate_clips", "evaluate_held_out", "evaluate_real", "evaluate_tryon", "evaluate_viton_hd",
         "metrics", "bench", "doctor", "tryon", "animate",
     ]),
     ("faces", ["cli", "demo"]),

@@ -14,7 +14,7 @@ import torch
 
 from scd import media
 from scd.backbones.motion import has_motion
-from scd.data.buckets import Frames
+from scd.data.buckets import Buckets
 from scd.encoders import require_finite
 from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
@@ -82,28 +82,29 @@ class Subject:
     """Who is painted: the reference pictures in the model's frame, and what the network keeps of them."""
 
     reference: Any
-    pictures: list[Picture]  # (H, W, 3) each, a frame of its aspect, padded with its border's colour
+    pictures: list[Picture]  # (H, W, 3) each, padded with the colour of its border
     places: list[media.Placement]
 
 
 def read_subject(
-    pipe: Any, images: Sequence[Picture], poses: Sequence[Pose], garments: Sequence[Picture] = ()
-) -> Subject:
+    pipe: Any, images: Sequence[Picture], poses: Sequence[Pose], garments: Sequence[Picture] = (),
+    *, canvas: tuple[int, int],
+) -> Subject:  # fmt: skip
     """Reference pictures (H, W, 3) of any size, each with its own pose, and garments that the person is to
-    wear, read once."""
-    frames = Frames.of(pipe.config)
-    fitted = [media.framed(image, frames.nearest(*image.shape[:2])) for image in images]
+    wear, read once: in the frame in which a canvas (height, width) is painted, as in training."""
+    frame = Buckets.of(pipe.config).nearest(*canvas)
+    fitted = [media.framed(image, frame) for image in images]
     moved = [place.apply_to_pose(pose) for (_, place), pose in zip(fitted, poses, strict=True)]
     pictures = [picture for picture, _ in fitted]
     reference = pipe.encode_reference(pictures, moved)
     if garments:
-        reference = reference + read_garments(pipe, garments)
+        reference = reference + read_garments(pipe, garments, frame)
     return Subject(reference, pictures, [place for _, place in fitted])
 
 
 def place_in_model(pipe: Any, canvas: tuple[int, int]) -> media.Placement:
-    """How the canvas (height, width) that poses lie on lies in the model's frame of its aspect."""
-    return media.place(canvas, Frames.of(pipe.config).nearest(*canvas))
+    """How a canvas (height, width) of poses lies in the model's frame of its aspect."""
+    return media.place(canvas, Buckets.of(pipe.config).nearest(*canvas))
 
 
 def paint_drive(
@@ -111,6 +112,8 @@ def paint_drive(
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Picture]:  # fmt: skip
     """The clip's frames, uint8 (h, w, 3), in the aspect of the canvas that the poses lie on."""
+    if len(drive.retargeted) > 1:
+        note_flicker(pipe)
     place = place_in_model(pipe, drive.retargeted.size)
     poses = placed(drive.retargeted, place)
     for frame in paint_frames(pipe, subject.reference, poses, seed, work_folder, on_step):
@@ -134,8 +137,8 @@ def paint_frames(
 
     With motion modules all frames finish together at the last step; `work_folder` keeps what is done. A model
     without them paints frame by frame, each from the same noise (initial and of every step), as the picture
-    of that pose and seed: logs that the clip will flicker. `on_step` hears how many steps were done, the
-    first time with those that `work_folder` had. UserError for results that are no numbers.
+    of that pose and seed (`note_flicker`). `on_step` hears how many steps were done, the first time with
+    those that `work_folder` had. UserError for results that are no numbers.
     """
 
     done = 0  # steps of this call of the pipeline, those of an earlier run too
@@ -155,7 +158,6 @@ def paint_frames(
         require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents)
         return
-    log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
     for start in range(0, len(poses), PAINTED_AT_ONCE):
         part, done = list(poses[start : start + PAINTED_AT_ONCE]), 0
         latents = pipe(
@@ -164,6 +166,12 @@ def paint_frames(
         ).images  # fmt: skip
         require_finite(latents, "the clip", pipe.unet.dtype)
         yield from pipe.decode_frames(latents.transpose(0, 1))
+
+
+def note_flicker(pipe: Any) -> None:
+    """One line where a clip is painted by a model without motion modules."""
+    if not has_motion(pipe.unet):
+        log.warning("this model has no motion modules: it paints frame by frame, and the clip will flicker")
 
 
 def num_steps(pipe: Any, num_frames: int) -> int:

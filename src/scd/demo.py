@@ -243,7 +243,7 @@ def _shown(gr: Any, work: Callable[..., tuple], given: dict, fields: dict, progr
 
 def _about(config: Any) -> str:
     if config.world_version is None:
-        return f"This model paints at {config.default_size} pixels."
+        return f"This model paints as many pixels as {config.default_size} x {config.default_size} has."
     return (
         f"This model knows drawn people, at {config.default_size} pixels; for photographs start "
         "`scd demo --model` with one that was trained on them."

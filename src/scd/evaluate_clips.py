@@ -39,7 +39,7 @@ class ClipCase:
     reference_pose: Pose
     frames: NDArray[np.uint8]  # (T, H, W, 3) the truth
     poses: PoseClip  # as a detector would give them
-    masks: NDArray[np.bool_]  # (T, H, W) the truth's person pixels
+    masks: NDArray[np.bool_]  # (T, H, W) where the person is: its pixels, where the world knows them
 
 
 def held_out_clips(num: int, num_frames: int, size: int) -> list[ClipCase]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scd.encoders import require_finite, to_bytes
 from scd.media import place, read_image, write_image
 from scd.media.files import PICTURES
 from scd.media.placement import border_colour
+from scd.metrics.distribution import Distribution
 from scd.metrics.image import absolute_error, colour_error, psnr, ssim
 from scd.region import white
 from scd.types import Mask, Picture, UserError
@@ -29,16 +30,7 @@ from scd.world import LABELS
 
 log = logging.getLogger("scd")
 
-SSIM = "torchmetrics, RGB, data range 1, Gaussian window 11"
 NAMED = 3  # files in an error
-
-
-class Distribution(Protocol):
-    """FID and KID, or their like: pictures go in one by one, numbers come out."""
-
-    def add(self, picture: Picture, real: bool) -> None: ...
-
-    def numbers(self) -> dict[str, float | None]: ...
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
         ) from error
 
 
+def _world_version(config: TrainConfig) -> int | None:
+    from scd import world
+
+    return world.VERSION if config.data.kind == "world" else None
+
+
 def other_settings(run: Path, config: TrainConfig) -> UserError:
     """What to say of a run folder that belongs to other settings."""
     names = ", ".join(differing(load_config(run / "config.json"), config))
@@ -111,7 +117,8 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
             pipe.register_to_config(pose_drawing="openpose", reference_pose=True)
         pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
     pipe = _with_motion(_with_reader(pipe, config), config)
-    pipe.register_to_config(default_size=config.data.size)  # it paints at what it learns at
+    # It paints what it learns: at that size, and in squares or in buckets (scd.data.buckets)
+    pipe.register_to_config(default_size=config.data.size, world_version=_world_version(config))
     if writes:
         run.mkdir(parents=True, exist_ok=True)
         settings.unlink(missing_ok=True)  # until the new model stands

@@ -76,7 +76,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         motion_adapter: MotionAdapter | None = None,  # its layers join `unet`, which then paints clips
         reference_unet: UNet2DConditionModel | None = None,  # reads references; None: `unet`, as in SCD
         reference_timestep: int = 0,  # METHOD 2: constant, so a cache is exact for every step
-        # pixels of a picture when nothing else is asked for: what the network was trained at
+        # pixels when no height and width are asked for, both sides: the root of what it was trained at
         default_size: int | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.5,
@@ -251,7 +251,9 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
         reference: one for all, or a list of N, one each; None paints without one. poses: a Pose or N of them,
         a PoseClip or N of them. generator: one, which is split by index (so that picture i does not depend on
-        N), or N. latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
+        N), or N. height, width: both `default_size` if not said; models of photographs are at home in
+        those of `scd.data.buckets.Buckets.of(pipe.config)`, their poses placed there (`scd.media.place`).
+        latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
         guidance_scale 1, or less, computes nothing twice. output_type: pil, np, pt or latent. window,
         overlap: frames, for clips longer than a window. work_folder: every few steps the state is saved
         there, and the same call goes on from it. num_images_per_prompt, diffusers' name: pictures (or clips)

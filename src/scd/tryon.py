@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scd import media
-from scd.data.buckets import Frames, person_box, place_person
+from scd.data.buckets import Buckets, person_box, place_around
 from scd.encoders import require_finite
 from scd.media.original import Original
 from scd.media.placement import PixelBox, border_colour
@@ -35,10 +35,10 @@ class Stage:
     placement: media.Placement  # of the picture in the frame
 
 
-def set_stage(original: Original, region: Region, pose: Pose | None, frames: Frames) -> Stage:
-    """The picture in one of the model's frames. region (H, W) of the picture's size; the pose of the picture
+def set_stage(original: Original, region: Region, pose: Pose | None, buckets: Buckets) -> Stage:
+    """The picture in one of the model's buckets. region (H, W) of the picture's size; the pose of the picture
     in any size."""
-    placement = place_region(region, pose, frames)
+    placement = place_region(region, pose, buckets)
     shown = original.part(placement.source).shown()
     whole = white(region)
     return Stage(
@@ -49,7 +49,7 @@ def set_stage(original: Original, region: Region, pose: Pose | None, frames: Fra
     )
 
 
-def place_region(region: Region, pose: Pose | None, frames: Frames) -> media.Placement:
+def place_region(region: Region, pose: Pose | None, buckets: Buckets) -> media.Placement:
     """How a picture lies in a frame: around region and person where they would be small, else whole."""
     (height, width), (left, top, right, bottom) = region.shape, box_around(region)
     box = np.array([left / width, top / height, right / width, bottom / height])
@@ -60,17 +60,15 @@ def place_region(region: Region, pose: Pose | None, frames: Frames) -> media.Pla
     else:
         box = np.concatenate([np.minimum(box[:2], person[:2]), np.maximum(box[2:], person[2:])])
     left, top, right, bottom = box.tolist()
-    near = place_person((left, top, right, bottom), (height, width), frames)
-    whole = media.place((height, width), frames.nearest(height, width))
+    near = place_around((left, top, right, bottom), (height, width), buckets)
+    whole = media.place((height, width), buckets.nearest(height, width))
     return near if _scale(whole) > WORTH * _scale(near) else whole
 
 
-def read_garments(pipe: Any, pictures: Sequence[Picture]) -> Any:
-    """One reference of all garments: each is read alone, without a pose, and they add."""
-    frames = Frames.of(pipe.config)
-    return pipe.encode_reference(
-        [media.framed(picture, frames.nearest(*picture.shape[:2]))[0] for picture in pictures]
-    )
+def read_garments(pipe: Any, pictures: Sequence[Picture], frame: tuple[int, int]) -> Any:
+    """One reference of all garments: each is read alone, without a pose, and they add. `frame`: the person's
+    (height, width), in which garments lie in training too."""
+    return pipe.encode_reference([media.framed(picture, frame)[0] for picture in pictures])
 
 
 def paint_stage(

@@ -104,7 +104,7 @@ def _options(verb: str, rest: list[str]) -> Any:
     if verb == "evaluate":
         data = rest[0] if rest else ""
         if data in CLIP_KINDS:
-            return evaluations.EvaluateVideos
+            return evaluations.EvaluateHeldOut
         return evaluations.EvaluatePairs if data in TRYON_KINDS else evaluations.Evaluate
     if verb != "train":
         return getattr(options, verb.capitalize())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from scd import media
-from scd.animate import place_in_model, read_subject
+from scd.animate import Subject, place_in_model, read_subject
 from scd.cli.clip_job import drives_a_clip, repeated
 from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_shape, write_record
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
@@ -54,14 +54,19 @@ def animate(options: Animate) -> None:
         require_same(model, job.expected, job.model)
     note_drawn_people(pipe, job.reference)
     record = _record(job, pipe, model)
-    subject = read_subject(pipe, [image], [reference_pose], garments)
-    given = [subject.places[0].shown(subject.pictures[0]), *garments]
-
+    subjects: dict[tuple[int, int], Subject] = {}  # read once for each shape of frame
     rows: list[list[Picture]] = []
     with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
         for pose in poses:
+            place = place_in_model(pipe, pose.size)
+            if place.size not in subjects:
+                subjects[place.size] = read_subject(
+                    pipe, [image], [reference_pose], garments, canvas=pose.size
+                )
+            subject = subjects[place.size]
+            given = [subject.places[0].shown(subject.pictures[0]), *garments]
             for generator in split_generator(torch.Generator().manual_seed(record["seed"]), job.num):
-                picture, drawing = _paint(pipe, subject.reference, pose, generator, advance)
+                picture, drawing = _paint(pipe, subject.reference, pose, place, generator, advance)
                 media.write_image(
                     job.names[len(rows)], picture, {**record, "picture": len(rows) + 1}, job.force
                 )
@@ -127,6 +132,7 @@ def _paint(
     pipe: Any,
     reference: Any,
     pose: Pose,
+    placement: media.Placement,
     generator: torch.Generator | None,
     advance: Callable[..., None],
 ) -> tuple[Picture, Picture]:
@@ -134,7 +140,6 @@ def _paint(
 
     One at a time: a picture is the same to the bit however many are asked for, and memory does not grow.
     """
-    placement = place_in_model(pipe, pose.size)
     moved = placement.apply_to_pose(pose)
 
     def step(*_: Any) -> dict:

@@ -115,7 +115,7 @@ def animate_clip(
     if expected is not None and expected["model"] is not None:
         require_same(model, expected["model"], options.model)
     note_drawn_people(pipe, names[0])
-    subject = read_subject(pipe, images, poses, garments)
+    subject = read_subject(pipe, images, poses, garments, canvas=drive.retargeted.size)
     record = record_of(options, pipe, model, drive)
     if expected is not None and _other_poses(record, expected):
         log.warning("the detector finds other poses than when this was recorded: the clip will differ")

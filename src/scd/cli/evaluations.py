@@ -106,7 +106,7 @@ class EvaluatePairs:
 
 
 @dataclass(frozen=True)
-class EvaluateVideos:
+class EvaluateHeldOut:
     """Measure a model on the clips that a dataset holds out, each driven by its own poses: a table, then one
     line of JSON.
 
@@ -125,7 +125,8 @@ class EvaluateVideos:
     stride: Annotated[int, arg(metavar="N")] = 1
     """Every N-th frame of a clip."""
     out: Folder = None
-    """Keep the frames there, a folder of PNG for each clip: for measures of other programs, as FVD."""
+    """Keep painted and true frames there, two folders of PNG for each clip: for measures of other programs,
+    as FVD."""
     lpips: File = None
     """Weights of LPIPS's network, SqueezeNet 1.1 as .safetensors; without them it is left out."""
     inception: File = None
@@ -138,6 +139,6 @@ class EvaluateVideos:
     model: Annotated[ModelOptions, arg(name="")] = field(default_factory=ModelOptions)
 
     def run(self) -> None:
-        from scd.cli.measure import evaluate_videos
+        from scd.cli.measure import evaluate_held_out
 
-        evaluate_videos(self)
+        evaluate_held_out(self)

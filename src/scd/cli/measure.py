@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from scd.cli.evaluations import Evaluate, EvaluatePairs, EvaluateVideos
+from scd.cli.evaluations import Evaluate, EvaluateHeldOut, EvaluatePairs
 from scd.cli.job import ENDINGS, require_free
 from scd.cli.models import load_pipeline
 from scd.cli.options import Bench, ModelOptions
@@ -98,7 +98,7 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
     """Run the verb on a try-on dataset. Raises UserError."""
     from scd import evaluate_viton_hd as pairs_of
     from scd.data.tryon import find_pairs
-    from scd.metrics import distribution, perceptual
+    from scd.metrics import distribution, image, perceptual
 
     size = _size(options.size)
     _require_sense(options)
@@ -136,7 +136,7 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
         "limit": options.limit, "height": size[0], "width": size[1],
         "paste_back": None if options.predictions else options.paste_back,
         "predictions": str(options.predictions) if options.predictions else None,
-        "ssim_of": pairs_of.SSIM, "lpips_of": perceptual.NET if lpips else None,
+        "ssim_of": image.SSIM, "lpips_of": perceptual.NET if lpips else None,
         "fid_of": distribution.FLAVOUR if inception else None, **model,
     }  # fmt: skip
     shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
@@ -146,30 +146,36 @@ def evaluate_pairs(options: EvaluatePairs) -> None:
     json_line(result)
 
 
-def evaluate_videos(options: EvaluateVideos) -> None:
+def evaluate_held_out(options: EvaluateHeldOut) -> None:
     """Run the verb on a dataset of clips. Raises UserError."""
-    from scd import evaluate_videos as videos
+    from scd import evaluate_held_out as held_out
+    from scd.animate import note_flicker
     from scd.data.layouts import find_clips
-    from scd.evaluate_viton_hd import SSIM
-    from scd.metrics import distribution, perceptual
+    from scd.metrics import distribution, image, perceptual
 
-    for name in ("limit", "frames", "stride"):
-        if (value := getattr(options, name)) is not None and value < 1 + (name == "frames"):
-            raise UserError(f"--{name} {value}: {'two' if name == 'frames' else 'one'} at least")
+    for name, least in (("limit", 1), ("frames", 2), ("stride", 1)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--{name} {value}: {least} at least")
     layout = find_clips(options.root, options.data)
+    if layout.kind != options.data:
+        raise UserError(f"{options.root}: lists {layout.kind}; scd evaluate {layout.kind} {options.root}")
+    clips = held_out.held_out_clips(layout, options.limit)
     pipe = load_pipeline(options.model)
-    shots = videos.held_out_shots(layout, pipe.config.default_size, options.limit)
+    shots = held_out.longest_shots(layout, clips, pipe.config.default_size)
     if options.out:
-        require_free([options.out / videos.name_of(shot) for shot in shots], options.force)
+        folders = [options.out / part for part in ("painted", "truth")]
+        require_free([f / name for f in folders for name in held_out.names_of(shots)], options.force)
+    note_flicker(pipe)
     lpips, inception, detector = _lpips(options, pipe), _inception(options, pipe), _detector()
     with progress("painting", len(shots)) as advance:
-        numbers = videos.evaluate_videos(
+        numbers = held_out.evaluate_held_out(
             pipe, shots, options.stride, options.frames, options.model.seed or 0, options.out, options.force,
             detector, lpips, inception, advance,
         )  # fmt: skip
     result = {
-        **numbers, "data": layout.kind, "root": str(options.root), "limit": options.limit,
-        "frames": options.frames, "stride": options.stride, "size": pipe.config.default_size, "ssim_of": SSIM,
+        **numbers, "num_broken": numbers["num_broken"] + len(clips) - len(shots),
+        "data": options.data, "root": str(options.root), "limit": options.limit, "frames": options.frames,
+        "stride": options.stride, "size": pipe.config.default_size, "ssim_of": image.SSIM,
         "lpips_of": perceptual.NET if lpips else None, "fid_of": distribution.FLAVOUR if inception else None,
         **_settings(pipe, options.model),
     }  # fmt: skip
@@ -228,7 +234,7 @@ def _detector() -> Any:
         return None
 
 
-def _inception(options: EvaluatePairs | EvaluateVideos, pipe: Any) -> Any:
+def _inception(options: EvaluatePairs | EvaluateHeldOut, pipe: Any) -> Any:
     """FID and KID, or None and a line that says so."""
     from scd.metrics.distribution import WEIGHTS, load_inception
 
@@ -238,7 +244,7 @@ def _inception(options: EvaluatePairs | EvaluateVideos, pipe: Any) -> Any:
     return load_inception(options.inception, pipe.device if pipe else "cpu")
 
 
-def _lpips(options: Evaluate | EvaluatePairs | EvaluateVideos, pipe: Any) -> Any:
+def _lpips(options: Evaluate | EvaluatePairs | EvaluateHeldOut, pipe: Any) -> Any:
     """The measure, or None and a line that says so."""
     from scd.metrics.perceptual import NET, load_lpips
 

@@ -17,6 +17,7 @@ from scd.backbones.motion import has_motion
 from scd.cli.job import identity_of
 from scd.cli.options import ModelOptions
 from scd.cli.terminal import no_bars_of_loading, progress
+from scd.data.buckets import multiple_of
 from scd.model import load
 from scd.reference import hash_settings, hash_weights
 from scd.schedulers import scheduler_named
@@ -102,8 +103,11 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
         raise UserError(
             "--size: this model names no size of its own; give the one it was trained at, as in --size 512"
         )
-    if size < 4 * factor or size % factor:
-        raise UserError(f"--size {size}: a multiple of {factor}, {4 * factor} at least")
+    least = 4 * factor
+    if options.size is not None and pipe.config.world_version is None:
+        factor = max(factor, multiple_of(size))  # else buckets are smaller than was asked for
+    if size < least or size % factor:
+        raise UserError(f"--size {size}: a multiple of {factor}, {least} at least")
     longest = pipe.scheduler.config.num_train_timesteps
     if "original_inference_steps" in inspect.signature(type(pipe.scheduler).__init__).parameters:  # LCM, TCD
         longest = pipe.scheduler.config.original_inference_steps

@@ -17,7 +17,7 @@ from scd.cli.options import Tryon
 from scd.cli.terminal import progress
 from scd.cli.tryon_job import KIND, TryOnJob, plan
 from scd.cli.where import note_people, pose_in_file, region_of
-from scd.data.buckets import Frames
+from scd.data.buckets import Buckets
 from scd.inputs import split_generator
 from scd.media.original import read_original
 from scd.pose import detect
@@ -56,14 +56,14 @@ def tryon(options: Tryon) -> None:
     if job.old and not options.model.other:
         require_same(model, job.old["model"], job.model)
     note_drawn_people(pipe, job.picture)
-    stage = set_stage(original, region, pose, Frames.of(pipe.config))
+    stage = set_stage(original, region, pose, Buckets.of(pipe.config))
     record = {
         "kind": KIND, "inputs": job.inputs, "categories": job.categories, "canvas": job.canvas,
         "num": len(job.names), "person": job.person, "detector": job.detector, "stage": _hash(stage),
         **settings_of(pipe, job.model, model),
     }  # fmt: skip
     _note_if_other(record, job)
-    reference = read_garments(pipe, garments)
+    reference = read_garments(pipe, garments, stage.placement.size)
     results = []
     with progress("painting", len(job.names) * pipe.config.default_steps) as advance:
         generators = split_generator(torch.Generator().manual_seed(record["seed"]), len(job.names))

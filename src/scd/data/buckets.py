@@ -50,19 +50,19 @@ def nearest_bucket(height: float, width: float, size: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Which frames a model is at home in: the buckets of one area, or, drawn people, squares alone."""
+class Buckets:
+    """Where a model is at home: in buckets of one area or, with drawn people, in its square alone."""
 
     size: int  # pixels: the square root of the area
     square: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> Frames:
+    def of(cls, config: Any) -> Buckets:
         """Those of a pipeline, from its configuration: photographs are trained on in buckets."""
         return cls(config.default_size, square=config.world_version is not None)
 
     def nearest(self, height: float, width: float) -> tuple[int, int]:
-        """The (height, width) of the frame whose aspect is most like height : width."""
+        """The (height, width) of the one whose aspect is most like height : width."""
         return (self.size, self.size) if self.square else nearest_bucket(height, width, self.size)
 
 
@@ -77,19 +77,14 @@ def person_box(poses: Iterable[Pose]) -> Box | None:
     return left, top, right, bottom
 
 
-def place_person(person: Box, frame: tuple[int, int], frames: Frames) -> Placement:
-    """How a picture `frame` (height, width) lies in one of `frames`: around a person's box, in its fractions.
+def place_around(box: Box, frame: tuple[int, int], buckets: Buckets) -> Placement:
+    """How a frame (height, width) lies in a bucket: around a box, in fractions of the frame.
 
     Cropped rather than padded: 12 drawn dancers in 16 : 9 frames have 13.7 % of the bucket's pixels, with the
     whole frame padded into its own best bucket 7.0 %. Padded rather than cropped where a crop would cut them.
     """
-    wanted = _grown(person, frame, WANTED)
-    return place_around(person, frame, frames.nearest(wanted[3] - wanted[1], wanted[2] - wanted[0]))
-
-
-def place_around(box: Box, frame: tuple[int, int], bucket: tuple[int, int]) -> Placement:
-    """The same for a bucket (height, width) that is given, around any box."""
     needed, wanted = (_grown(box, frame, margin) for margin in (NEEDED, WANTED))
+    bucket = buckets.nearest(wanted[3] - wanted[1], wanted[2] - wanted[0])
     # Source pixels per bucket pixel: all that is wanted, if the frame has it; at least what is needed
     fits = min(frame[0] / bucket[0], frame[1] / bucket[1])
     scale = max(min(max(_scale(wanted, bucket), 1 / MOST_ENLARGED), fits), _scale(needed, bucket))
@@ -98,10 +93,10 @@ def place_around(box: Box, frame: tuple[int, int], bucket: tuple[int, int]) -> P
     return Placement(frame, bucket, (left, top, right, bottom), (x0, y0, x1, y1))
 
 
-def _grown(person: Box, frame: tuple[int, int], margin: float) -> tuple[float, float, float, float]:
+def _grown(box: Box, frame: tuple[int, int], margin: float) -> tuple[float, float, float, float]:
     """The box in pixels, larger by a part of its longer side, within the frame."""
     height, width = frame
-    left, top, right, bottom = person[0] * width, person[1] * height, person[2] * width, person[3] * height
+    left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
     more = margin * max(right - left, bottom - top, 1.0)
     return max(left - more, 0.0), max(top - more, 0.0), min(right + more, width), min(bottom + more, height)
 

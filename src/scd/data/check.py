@@ -16,7 +16,7 @@ from scd.config import PRESETS, DataConfig
 from scd.data.layouts import Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
-from scd.data.real import RealClips, RealPictures, apart, frames_apart
+from scd.data.real import RealClips, RealPictures, in_seconds
 from scd.data.shots import Shot, all_shots
 from scd.media import contact_sheet
 from scd.types import UserError
@@ -46,7 +46,7 @@ def check(layout: Layout, entries: dict[str, Entry], size: int) -> Report:
         problems += [f"{name}: small, under the pixels of buckets of {size}" for name in sorted(small)]
         return Report(figures, problems, "")
     later, more = _of_shots(layout, entries, good, small, size)
-    lacking = f"no clip shows the person in two frames {apart(STAGE_1.gap)}"
+    lacking = f"no clip shows the person in two frames {in_seconds(STAGE_1.gap)}"
     verdict = "" if later["training_pairs"] else lacking
     return Report(figures | later, problems + more, verdict)
 
@@ -99,14 +99,16 @@ def _of_shots(
     names = {shot.name for shot in pairs.shots} if pairs is not None else set()
     for shot in shots:
         if shot.name not in names:
-            problems.append(f"{shot.name}: too short, no two frames with the person {apart(STAGE_1.gap)}")
+            problems.append(
+                f"{shot.name}: too short, no two frames with the person {in_seconds(STAGE_1.gap)}"
+            )
         elif (enlarged := 1 / shot.scale) >= WORTH_A_WORD:
             problems.append(f"{shot.name}: small, enlarged {enlarged:.1f} times for buckets of {size}")
     for shot in held_out:
         if not num_pairs(shot, STAGE_1.gap):
             problems.append(
                 f"{shot.name}: held out, but too short to be looked at, no two frames with the person "
-                f"{apart(STAGE_1.gap)}"
+                f"{in_seconds(STAGE_1.gap)}"
             )
     return figures, problems
 
@@ -126,7 +128,7 @@ def _copies(layout: Layout, entries: list[Entry]) -> list[str]:
 
 def num_pairs(shot: Shot, gap: int) -> int:
     """(reference, target) pairs of frames with the person, at least `gap` frames of 30 a second apart."""
-    later = len(shot.usable) - np.searchsorted(shot.usable, shot.usable + frames_apart(shot, gap))
+    later = len(shot.usable) - np.searchsorted(shot.usable, shot.usable + shot.apart(gap))
     return 2 * int(later.sum())
 
 

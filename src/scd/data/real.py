@@ -59,7 +59,7 @@ class RealPictures:
 
     @property
     def needs(self) -> str:
-        return f"training needs a reference and a target {apart(self.gap)}"
+        return f"training needs a reference and a target {in_seconds(self.gap)}"
 
     @property
     def items(self) -> Sequence[Shot]:
@@ -68,7 +68,7 @@ class RealPictures:
 
     def suits(self, shot: Shot) -> bool:
         """Whether the shot is long enough."""
-        return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= frames_apart(shot, self.gap)
+        return len(shot.usable) > 0 and shot.usable[-1] - shot.usable[0] >= shot.apart(self.gap)
 
     def shot_of(self, index: int) -> Shot:
         return self.shots[self.blocks.item(index)]
@@ -94,9 +94,9 @@ class RealPictures:
         return Sample(pictures[:num], drawings[:num], pictures[num:], drawings[num:], tokens, heads)
 
     def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Frames of `num` references and the targets, each pair at least `gap` apart. A reference is any
+        """Frames of `num` references and the targets, each pair `self.gap` apart or more. A reference is any
         frame that leaves targets enough; where none does, a target comes more than once."""
-        usable, targets, references, gap = shot.usable, shot.usable, [], frames_apart(shot, self.gap)
+        usable, targets, references, gap = shot.usable, shot.usable, [], shot.apart(self.gap)
         while len(references) < num:
             near = np.searchsorted(targets, usable + gap) - np.searchsorted(
                 targets, usable - gap, side="right"
@@ -133,25 +133,20 @@ class RealClips(RealPictures):
         return frames[np.isin(frames, shot.usable).all(1)]
 
     def choose(self, shot: Shot, num: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """The references lie at least `gap` frames outside the window where the shot has such frames; else
+        """The references lie `self.gap` or more outside the window where the shot has such frames; else
         outside, else anywhere."""
         fitting = [stride for stride in self.strides if len(self.windows(shot, stride))]
         window = rng.choice(self.windows(shot, int(rng.choice(fitting))))
         usable = shot.usable
         outside = np.maximum(window[0] - usable, usable - window[-1])  # above 0: so far outside
-        gap = frames_apart(shot, self.gap)
+        gap = shot.apart(self.gap)
         least = next((least for least in (gap, 1) if (outside >= least).any()), outside.min())
         there = usable[outside >= least]
         references = rng.choice(there, num, replace=len(there) < num)
         return references.tolist(), window.tolist()
 
 
-def frames_apart(shot: Shot, gap: int) -> int:
-    """`gap` frames of 30 a second, in the shot's own frames."""
-    return max(1, round(shot.span(gap)))
-
-
-def apart(gap: int) -> str:
+def in_seconds(gap: int) -> str:
     """ "1 s apart", of 30 frames of 30 a second."""
     return f"{gap / 30:.3g} s apart"
 

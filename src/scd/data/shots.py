@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.data.buckets import Frames, person_box, place_person
+from scd.data.buckets import Buckets, person_box, place_around
 from scd.data.layouts import Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
@@ -67,6 +67,10 @@ class Shot:
         """Its frames in so many of 30 a second, which gaps and strides are told in."""
         return thirtieths * float(self.fps) / 30
 
+    def apart(self, gap: int) -> int:
+        """Its frames from one to another that is `gap` frames of 30 a second away; 0 for none alone."""
+        return max(min(gap, 1), round(self.span(gap)))
+
     def pictures(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """The frames as they lie in the bucket, (n, H, W, 3). Raises UserError when one cannot be read."""
         found = _read(_opened(self.path), sorted(set(frames)))
@@ -95,7 +99,7 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
         if box is None:
             continue
         name = entry.clip if start == 0 else f"{entry.clip} from frame {start} on"
-        placement = place_person(box, entry.size, Frames(size))
+        placement = place_around(box, entry.size, Buckets(size))
         shots.append(
             Shot(
                 name=name, clip=entry.clip, path=layout.path(entry.clip), poses=file, content=entry.content,

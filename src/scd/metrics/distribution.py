@@ -6,14 +6,14 @@ import io
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from scd.types import UserError
+from scd.types import Picture, UserError
 
 WEIGHTS = "pt_inception-2015-12-05"  # torch-fidelity's name for them
 FLAVOUR = "torch-fidelity's Inception v3; KID raw, over all pairs of pictures"
@@ -48,6 +48,14 @@ def kernel_distance(a: Features, b: Features) -> float:
         return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
     return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+
+class Distribution(Protocol):
+    """FID and KID, or their like: pictures go in one by one, numbers come out."""
+
+    def add(self, picture: Picture, real: bool) -> None: ...
+
+    def numbers(self) -> dict[str, float | None]: ...
 
 
 class InceptionDistance:

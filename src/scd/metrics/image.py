@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+SSIM = "torchmetrics, RGB, data range 1, Gaussian window 11"  # what `ssim` is
 LOCAL = 1 / 32  # of the picture's height: how far `structure_error` looks for the local mean
 
 

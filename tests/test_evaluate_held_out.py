@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import make_pipeline
 from test_data import clip, know_poses, lay
 from test_data import no_detector as no_detector
 
-from scd import evaluate_videos as videos
+from scd import evaluate_held_out as held_out
 from scd import media
 from scd.data import prepare
 from scd.data.layouts import find_clips
@@ -24,11 +25,11 @@ HELD_OUT = ("test/b.mp4", "test/c.mp4")
 
 
 def lay_out(root: Path, num: int = FRAMES, absent: tuple[int, ...] = ()) -> Path:
-    """A clip of `num` frames to train with and two held out, prepared; `absent`: frames of the last one
+    """A clip of `num` frames to train with and two held out, prepared; `absent`: frames of the first of these
     without a pose."""
     for seed, name in enumerate(("train/a.mp4", *HELD_OUT), 1):
         _, poses = lay(root, name, seed, num=num)
-        gone = absent if name == HELD_OUT[-1] else ()
+        gone = absent if name == HELD_OUT[0] else ()
         poses = [None if t in gone else pose for t, pose in enumerate(poses)]
         know_poses(find_clips(root, "ubc"), name, poses)
     layout = find_clips(root)
@@ -52,34 +53,48 @@ def pipe():
 def painter(monkeypatch):
     """Called with a function of a case, what is painted is what it returns."""
 
-    def use(paint, read=videos.read_case):
+    def use(paint, read=held_out.read_clip):
         cases = []
 
         def remember(*arguments):
             cases.append(read(*arguments))
             return cases[-1]
 
-        monkeypatch.setattr(videos, "read_case", remember)
-        monkeypatch.setattr(videos, "paint_frames", lambda *_: iter(paint(cases[-1])))
+        def painted(pipe, reference, poses, seed):
+            use.seeds.append(seed)
+            return iter(paint(cases[-1]))
+
+        use.seeds = []
+        monkeypatch.setattr(held_out, "read_clip", remember)
+        monkeypatch.setattr(held_out, "paint_frames", painted)
         return cases
 
     return use
 
 
-def shots_in(root, **options):
-    return videos.held_out_shots(find_clips(root), SIZE, **options)
+@pytest.fixture
+def no_mediapipe(monkeypatch):
+    def absent(name="mediapipe"):
+        raise UserError("not installed")
+
+    monkeypatch.setattr("scd.pose.detect.get_detector", absent)
+
+
+def shots_in(root, limit=None):
+    layout = find_clips(root)
+    return held_out.longest_shots(layout, held_out.held_out_clips(layout, limit), SIZE)
 
 
 def test_a_perfect_painter_and_one_that_copies_the_reference(written, pipe, painter):
     painter(lambda case: case.clip.frames)
-    numbers = videos.evaluate_videos(pipe, shots_in(written))
+    numbers = held_out.evaluate_held_out(pipe, shots_in(written))
     assert (numbers["num_clips"], numbers["num_frames"], numbers["num_broken"]) == (2, 2 * (FRAMES - 1), 0)
     perfect = {"psnr": CEILING, "person_psnr": CEILING, "ssim": 1, "l1": 0}
     perfect |= {"detail": 1, "jitter": 0, "motion": 1}
     assert {name: numbers[name] for name in perfect} == pytest.approx(perfect)
     assert numbers["person_psnr_copy"] < numbers["psnr_copy"] < CEILING, "what moves is the person"
     copied = painter(lambda case: np.broadcast_to(case.clip.reference, case.clip.frames.shape))
-    still = videos.evaluate_videos(pipe, shots_in(written))
+    still = held_out.evaluate_held_out(pipe, shots_in(written))
     assert still["psnr"] == still["psnr_copy"] == numbers["psnr_copy"]
     assert still["person_psnr"] == still["person_psnr_copy"]
     assert still["motion"] == 0
@@ -100,26 +115,28 @@ def test_poses_are_looked_for_in_some_frames_of_each_clip(written, pipe, painter
 
     painter(lambda case: case.clip.frames)
     shots = shots_in(written)
-    everybody = [pose for shot in shots for pose in videos.read_case(shot).clip.poses]
+    everybody = [pose for shot in shots for pose in held_out.read_clip(shot).clip.poses]
     for detector, expected in ((Detector(everybody), 1), (Detector([]), 0)):
-        numbers = videos.evaluate_videos(pipe, shots, detector=detector)
+        numbers = held_out.evaluate_held_out(pipe, shots, detector=detector)
         assert (numbers["pck"], numbers["pck_truth"]) == (expected, expected)
-        assert detector.calls == 2 * 2 * videos.LOOKED_AT, "painted and true frames of two clips"
+        assert detector.calls == 2 * 2 * held_out.LOOKED_AT, "painted and true frames of two clips"
 
 
 def test_the_first_frame_is_the_reference_and_its_pose_drives_nothing(written):
     shot = shots_in(written)[0]
-    case = videos.read_case(shot)
+    case = held_out.read_clip(shot)
     frames, poses = clip(2, num=FRAMES)
     place = shot.placement
     assert np.abs(case.clip.reference - place.apply(frames[0], shot.border).astype(float)).mean() < 6, "H.264"
     assert len(case.clip.poses) == len(case.clip.frames) == FRAMES - 1
     np.testing.assert_allclose(case.clip.poses[0].joints, place.apply_to_pose(poses[1]).joints, atol=1e-2)
-    every = videos.read_case(shot, stride=3, most=2)
+    every = held_out.read_clip(shot, stride=3, most=2)
     np.testing.assert_array_equal(every.clip.frames, case.clip.frames[[2, 5]])
     assert every.clip.poses.fps == 10
-    with pytest.raises(UserError, match=r"test/b.mp4: has 1 frames after the first; two are needed"):
-        videos.read_case(shot, stride=8)
+    with pytest.raises(
+        UserError, match=r"test/b.mp4: has 1 frames after the first at --stride 8; two are needed"
+    ):
+        held_out.read_clip(shot, stride=8)
 
 
 def test_the_person_s_box_holds_the_drawn_person(written):
@@ -128,7 +145,7 @@ def test_the_person_s_box_holds_the_drawn_person(written):
 
     shot = shots_in(written)[0]
     views = list(world.Scene.from_seed(2).clip("dance", FRAMES, 30, (80, 44)))
-    masks = videos.read_case(shot).clip.masks
+    masks = held_out.read_clip(shot).clip.masks
     for view, box in zip(views[1:], masks, strict=True):
         person = shot.placement.apply(view.mask.astype(np.uint8) * 255, 0) > 127
         assert (person & box).sum() >= 0.99 * person.sum()
@@ -137,8 +154,6 @@ def test_the_person_s_box_holds_the_drawn_person(written):
 
 def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_path):
     """A bucket as wide as high around a clip twice as high as wide."""
-    from dataclasses import replace
-
     (shot,) = shots_in(written, limit=1)
     padded = replace(shot, placement=media.place(shot.placement.source_size, (64, 64)))
 
@@ -149,30 +164,105 @@ def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_pat
         return frames
 
     painter(black_around)
-    numbers = videos.evaluate_videos(pipe, [padded], out=tmp_path / "out")
+    numbers = held_out.evaluate_held_out(pipe, [padded], out=tmp_path / "out")
     assert numbers["psnr"] == pytest.approx(CEILING)
     assert numbers["jitter"] == 0
     left, top, right, bottom = padded.placement.target
     assert (right - left, bottom - top) == (35, 64)
-    (folder,) = (tmp_path / "out" / "test").iterdir()
-    assert folder.name == "b"
-    assert media.read_image(folder / "000000.png").shape == (64, 35, 3)
+    for part in ("painted", "truth"):
+        (folder,) = (tmp_path / "out" / part / "test").iterdir()
+        assert folder.name == "b"
+        first = media.read_image(folder / "000000.png")
+        np.testing.assert_array_equal(
+            first, padded.placement.shown(held_out.read_clip(padded).clip.frames[0])
+        )
+        assert first.shape == (64, 35, 3)
 
 
 def test_a_clip_that_cannot_be_used_is_named_counted_and_changes_no_other(tmp_path, pipe, painter, caplog):
-    """Nobody for a whole second, in the second of two clips."""
+    """Nobody for a whole second, in the first of two clips."""
     root = lay_out(tmp_path / "data", 36, absent=tuple(range(3, 33)))
     painter(lambda case: np.broadcast_to(case.clip.reference, case.clip.frames.shape))
     shots = shots_in(root)
-    assert len(shots) == 2
     caplog.set_level("WARNING", "scd")
-    numbers = videos.evaluate_videos(pipe, shots)
+    numbers = held_out.evaluate_held_out(pipe, shots)
     assert (numbers["num_clips"], numbers["num_broken"]) == (1, 1)
-    assert "left out: no person found in frames 3-32 of test/c.mp4" in caplog.text
-    alone = videos.evaluate_videos(pipe, shots[:1])
+    assert "left out: no person found in frames 3-32 of test/b.mp4" in caplog.text
+    assert painter.seeds == [1], "the noise of a clip does not depend on the others"
+    alone = held_out.evaluate_held_out(pipe, shots[1:])
     assert alone["psnr"] == numbers["psnr"]
     with pytest.raises(UserError, match="none of 1 clips could be read"):
-        videos.evaluate_videos(pipe, shots[1:])
+        held_out.evaluate_held_out(pipe, shots[:1])
+    assert held_out.evaluate_held_out(pipe, shots, most=2)["num_clips"] == 2, (
+        "the gap comes after both frames"
+    )
+
+
+def test_clips_that_are_broken_or_show_nobody_are_named_and_counted(tmp_path, scd, model, no_mediapipe):
+    root = lay_out(tmp_path / "data", absent=tuple(range(FRAMES)))
+    layout = find_clips(root)
+    assert [shot.clip for shot in held_out.longest_shots(layout, HELD_OUT, SIZE)] == ["test/c.mp4"]
+    command = ("evaluate", "ubc", root, "--model", model, "--steps", 1, "--frames", 2)
+    code, out, err = scd(*command)
+    assert code == 0, err
+    assert "scd: left out: test/b.mp4: " in err
+    result = json.loads(out.splitlines()[-1])
+    assert (result["num_clips"], result["num_broken"]) == (1, 1)
+    code, out, err = scd(*command, "--limit", 1)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"scd: {root}: none of 1 held-out clips can be used; see the lines above"
+
+
+def test_frames_that_show_no_joint_are_not_judged_by_the_person(written, pipe, painter):
+    """A detector's guess beside the picture, and a clip that stands still: no number is NaN."""
+    shot = shots_in(written)[0]
+    case = held_out.read_clip(shot)
+    frames, masks = case.clip.frames, case.clip.masks.copy()
+    masks[3] = False
+    wrong = frames.copy()
+    wrong[3] = 255 - wrong[3]
+    numbers = held_out.measure(pipe, replace(case, clip=replace(case.clip, masks=masks)), wrong)
+    assert numbers["person_psnr"] == pytest.approx(CEILING)
+    assert numbers["psnr"] < CEILING
+    still = replace(case.clip, frames=np.broadcast_to(case.clip.reference, frames.shape))
+    numbers = held_out.measure(pipe, replace(case, clip=still), still.frames)
+    assert "motion" not in numbers
+    assert np.isfinite(list(numbers.values())).all()
+
+
+def test_lpips_and_distributions_see_painted_and_true_frames(written, pipe, painter):
+    class Remembering:
+        def __init__(self):
+            self.seen = {True: [], False: []}
+
+        def add(self, picture, real):
+            self.seen[real].append(picture.mean())
+
+        def numbers(self):
+            return {"fid": 1.0, "kid": 2.0}
+
+    painter(lambda case: np.zeros_like(case.clip.frames))
+    distribution, pairs = Remembering(), []
+
+    def lpips(result, truth):
+        pairs.append((result.max(), truth.max() > 0, result.shape == truth.shape))
+        return 0.25
+
+    shots = shots_in(written)
+    numbers = held_out.evaluate_held_out(pipe, shots, lpips=lpips, distribution=distribution)
+    assert (numbers["lpips"], numbers["fid"], numbers["kid"]) == (0.25, 1, 2)
+    assert set(pairs) == {(0, True, True)}
+    assert set(distribution.seen[False]) == {0}
+    assert min(distribution.seen[True]) > 0
+    assert len(pairs) == len(distribution.seen[True]) == len(distribution.seen[False]) == 2 * (FRAMES - 1)
+
+
+def test_folders_of_frames_have_names_of_their_own(written):
+    first, second = shots_in(written)
+    folder = replace(second, clip="some.frames", path=written)
+    assert held_out.names_of([replace(first, clip="a/dance.v2.mp4"), folder]) == ["a/dance_v2", "some_frames"]
+    with pytest.raises(UserError, match="2 clips would be written as a/b: leave --out out, or rename one"):
+        held_out.names_of([replace(first, clip="a/b.mp4"), replace(second, clip="a/b.mov")])
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +272,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, monkeypatch):
-    def absent(name="mediapipe"):
-        raise UserError("not installed")
-
-    monkeypatch.setattr("scd.pose.detect.get_detector", absent)
+def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, no_mediapipe):
     command = ["evaluate", "ubc", written, "--model", model, "--steps", 1, "--frames", 3, "--stride", 2]
     code, out, err = scd(*command, "--out", tmp_path / "out", "--limit", 1)
     assert code == 0, err
@@ -200,8 +286,8 @@ def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, monke
     assert "licence:" in out
     assert "fid and kid are left out" in err
     assert "pck is left out: not installed" in err
-    case = videos.read_case(shots_in(written)[0], 2, 3)
-    frames = [media.read_image(p) for p in sorted((tmp_path / "out/test/b").glob("*.png"))]
+    case = held_out.read_clip(shots_in(written)[0], 2, 3)
+    frames = [media.read_image(p) for p in sorted((tmp_path / "out/painted/test/b").glob("*.png"))]
     by_hand = np.mean([psnr(y, case.shown(x)) for y, x in zip(frames, case.clip.frames, strict=True)])
     assert result["psnr"] == pytest.approx(by_hand)
     assert "exists already" in scd(*command, "--out", tmp_path / "out", "--limit", 1)[2]
@@ -214,8 +300,11 @@ def test_wrong_words_are_one_line(scd, written, model, tmp_path):
         assert "Traceback" not in err
         return err.splitlines()[-1]
 
-    assert "--frames 1: two at least" in said(written, "--frames", 1)
-    assert "--stride 0: one at least" in said(written, "--stride", 0)
+    assert "--frames 1: 2 at least" in said(written, "--frames", 1)
+    assert "--stride 0: 1 at least" in said(written, "--stride", 0)
+    manifest = written / "scd.jsonl"
+    told = scd("evaluate", "tiktok", manifest, "--model", model)[2]
+    assert told == f"scd: {manifest}: lists ubc; scd evaluate ubc {manifest}\n"
     assert "not UBCFashion's layout" in said(tmp_path)
     fresh = Path(shutil.copytree(written, tmp_path / "fresh"))
     shutil.rmtree(fresh / "test")
