@@ -25,7 +25,7 @@ for layout in $layouts; do
             --data.size $size --data.no-augment --data.groups 2 --data.targets 2 --lr 1e-4 --steps 2 --sample-pictures 2
     case $layout in
     vitonhd | dresscode) $scd evaluate "$layout" "$manifest" --model "$run/model" --size ${size}x$size --unpaired --limit 2 ;;
-    ubc) $scd evaluate ubc "$manifest" --model "$run/model" --frames 8 --out "$out/$layout/painted" --force ;;
+    ubc) $scd evaluate ubc "$manifest" --model "$run/model" --frames 8 --out "$out/$layout/held-out" --force ;;
     *) $scd evaluate world --num 2 --model "$run/model" ;;
     esac
     $scd export "$run" "$out/$layout/model" --force

@@ -401,6 +401,13 @@ def test_a_model_of_photographs_paints_pictures_in_their_poses_aspect(scd, tmp_p
         assert media.read_image(out).shape[:2] == size
     message = complaint(animate(tmp_path / "even.npz", "--size", 72, "-o", tmp_path / "no.png"))
     assert "--size 72: a multiple of 16, 32 at least" in message
+    make_pipeline().save_pretrained(tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "default_size": 72}))
+    code, _, err = animate(tmp_path / "even.npz", "-o", tmp_path / "own.png")
+    assert code == 0, err
+    code, _, err = scd("animate", "--like", tmp_path / "own.png", "-o", tmp_path / "again.png")
+    assert code == 0, f"its own size is no other one: {err}"
 
 
 def test_two_references_and_the_drivers_body(animate):

@@ -14,6 +14,7 @@ from test_data import no_detector as no_detector
 from scd import evaluate_held_out as held_out
 from scd import media
 from scd.data import prepare
+from scd.data.buckets import Buckets
 from scd.data.layouts import find_clips
 from scd.metrics.image import psnr
 from scd.types import UserError
@@ -82,7 +83,7 @@ def no_mediapipe(monkeypatch):
 
 def shots_in(root, limit=None):
     layout = find_clips(root)
-    return held_out.longest_shots(layout, held_out.held_out_clips(layout, limit), SIZE)
+    return held_out.longest_shots(layout, held_out.held_out_clips(layout, limit), Buckets(SIZE))
 
 
 def test_a_perfect_painter_and_one_that_copies_the_reference(written, pipe, painter):
@@ -113,6 +114,9 @@ def test_poses_are_looked_for_in_some_frames_of_each_clip(written, pipe, painter
             self.calls += 1
             return self.poses
 
+    pose = held_out.read_clip(shots_in(written)[0]).clip.poses[0]
+    guess = replace(pose, scores=np.where(np.arange(len(pose.scores)) == 3, np.float32(0.05), pose.scores))
+    assert held_out._seen(guess).scores[3] == 0
     painter(lambda case: case.clip.frames)
     shots = shots_in(written)
     everybody = [pose for shot in shots for pose in held_out.read_clip(shot).clip.poses]
@@ -152,7 +156,7 @@ def test_the_person_s_box_holds_the_drawn_person(written):
     assert 0.05 < masks.mean() < 0.8
 
 
-def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_path):
+def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_path, monkeypatch):
     """A bucket as wide as high around a clip twice as high as wide."""
     (shot,) = shots_in(written, limit=1)
     padded = replace(shot, placement=media.place(shot.placement.source_size, (64, 64)))
@@ -163,15 +167,16 @@ def test_padding_is_neither_measured_nor_written(written, pipe, painter, tmp_pat
             case.shown(frame)[:] = case.shown(truth)
         return frames
 
+    monkeypatch.setattr(held_out, "MARGIN", 0.5)  # the person's box reaches into the padding
     painter(black_around)
     numbers = held_out.evaluate_held_out(pipe, [padded], out=tmp_path / "out")
     assert numbers["psnr"] == pytest.approx(CEILING)
-    assert numbers["jitter"] == 0
+    assert numbers["person_psnr"] == pytest.approx(CEILING)
     left, top, right, bottom = padded.placement.target
     assert (right - left, bottom - top) == (35, 64)
     for part in ("painted", "truth"):
-        (folder,) = (tmp_path / "out" / part / "test").iterdir()
-        assert folder.name == "b"
+        (folder,) = (tmp_path / "out" / part).iterdir()
+        assert folder.name == "test_b"
         first = media.read_image(folder / "000000.png")
         np.testing.assert_array_equal(
             first, padded.placement.shown(held_out.read_clip(padded).clip.frames[0])
@@ -201,7 +206,7 @@ def test_a_clip_that_cannot_be_used_is_named_counted_and_changes_no_other(tmp_pa
 def test_clips_that_are_broken_or_show_nobody_are_named_and_counted(tmp_path, scd, model, no_mediapipe):
     root = lay_out(tmp_path / "data", absent=tuple(range(FRAMES)))
     layout = find_clips(root)
-    assert [shot.clip for shot in held_out.longest_shots(layout, HELD_OUT, SIZE)] == ["test/c.mp4"]
+    assert [shot.clip for shot in held_out.longest_shots(layout, HELD_OUT, Buckets(SIZE))] == ["test/c.mp4"]
     command = ("evaluate", "ubc", root, "--model", model, "--steps", 1, "--frames", 2)
     code, out, err = scd(*command)
     assert code == 0, err
@@ -227,6 +232,12 @@ def test_frames_that_show_no_joint_are_not_judged_by_the_person(written, pipe, p
     still = replace(case.clip, frames=np.broadcast_to(case.clip.reference, frames.shape))
     numbers = held_out.measure(pipe, replace(case, clip=still), still.frames)
     assert "motion" not in numbers
+    flash = case.clip.frames.copy()
+    flash[4] = 0
+    numbers |= held_out.measure(pipe, replace(case, clip=replace(case.clip, frames=flash)), flash)
+    assert numbers["detail"] == pytest.approx(1), "over the other frames"
+    plain = replace(case.clip, frames=np.zeros_like(flash))
+    assert "detail" not in held_out.measure(pipe, replace(case, clip=plain), plain.frames)
     assert np.isfinite(list(numbers.values())).all()
 
 
@@ -260,8 +271,11 @@ def test_lpips_and_distributions_see_painted_and_true_frames(written, pipe, pain
 def test_folders_of_frames_have_names_of_their_own(written):
     first, second = shots_in(written)
     folder = replace(second, clip="some.frames", path=written)
-    assert held_out.names_of([replace(first, clip="a/dance.v2.mp4"), folder]) == ["a/dance_v2", "some_frames"]
-    with pytest.raises(UserError, match="2 clips would be written as a/b: leave --out out, or rename one"):
+    assert held_out.names_of([replace(first, clip="a/dance.v2.mp4"), folder]) == ["a_dance_v2", "some_frames"]
+    odd = [replace(first, clip=name) for name in ("../videos/a.mp4", "/data/b.mp4", "a.mp4", "a/b.mp4")]
+    assert held_out.names_of(odd) == ["videos_a", "data_b", "a", "a_b"]
+    assert held_out.names_of([replace(folder, clip=".")]) == ["clip"]
+    with pytest.raises(UserError, match="2 clips would be written as a_b: leave --out out, or rename one"):
         held_out.names_of([replace(first, clip="a/b.mp4"), replace(second, clip="a/b.mov")])
 
 
@@ -287,7 +301,7 @@ def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, no_me
     assert "fid and kid are left out" in err
     assert "pck is left out: not installed" in err
     case = held_out.read_clip(shots_in(written)[0], 2, 3)
-    frames = [media.read_image(p) for p in sorted((tmp_path / "out/painted/test/b").glob("*.png"))]
+    frames = [media.read_image(p) for p in sorted((tmp_path / "out/painted/test_b").glob("*.png"))]
     by_hand = np.mean([psnr(y, case.shown(x)) for y, x in zip(frames, case.clip.frames, strict=True)])
     assert result["psnr"] == pytest.approx(by_hand)
     assert "exists already" in scd(*command, "--out", tmp_path / "out", "--limit", 1)[2]

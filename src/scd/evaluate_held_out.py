@@ -7,20 +7,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scd.animate import paint_frames
+from scd.data.buckets import Buckets
 from scd.data.layouts import Layout
 from scd.data.shots import Shot, all_shots
 from scd.evaluate import mean, reconstruct
 from scd.evaluate_clips import ClipCase
 from scd.media import write_clip
 from scd.metrics.distribution import Distribution
-from scd.metrics.image import absolute_error, detail, psnr, ssim
+from scd.metrics.image import absolute_error, detail, gradient, psnr, ssim
 from scd.metrics.person import pck
 from scd.metrics.video import Frames, jitter, motion
 from scd.pose.skeleton import bounding_box
@@ -65,11 +66,11 @@ def held_out_clips(layout: Layout, limit: int | None = None) -> list[str]:
     return clips
 
 
-def longest_shots(layout: Layout, clips: Sequence[str], size: int) -> list[Shot]:
+def longest_shots(layout: Layout, clips: Sequence[str], buckets: Buckets) -> list[Shot]:
     """The longest shot of each clip; clips that cannot be used are lines in the log. Raises UserError when
     none can, or their poses were not looked for."""
     entries, longest = layout.entries(), dict[str, Shot]()
-    for shot in all_shots(layout, entries, clips, size):
+    for shot in all_shots(layout, entries, clips, buckets):
         if shot.clip not in longest or len(shot.usable) > len(longest[shot.clip].usable):
             longest[shot.clip] = shot
     for clip in clips:
@@ -83,7 +84,8 @@ def longest_shots(layout: Layout, clips: Sequence[str], size: int) -> list[Shot]
 
 
 def names_of(shots: Sequence[Shot]) -> list[str]:
-    """What the folder of each one's painted frames is called. Raises UserError when two would have one."""
+    """What the folder of each one's painted frames is called: its clip's path in one word. Raises UserError
+    when two would have one name."""
     names = [_name(shot) for shot in shots]
     for name, number in Counter(names).items():
         if number > 1:
@@ -92,9 +94,10 @@ def names_of(shots: Sequence[Shot]) -> list[str]:
 
 
 def _name(shot: Shot) -> str:
-    """A path without ending, of which `write_clip` makes a folder of PNG."""
+    """Without an ending, so that `write_clip` makes a folder of PNG; within the folder it is put in."""
     path = Path(shot.clip) if shot.path.is_dir() else Path(shot.clip).with_suffix("")
-    return str(path.with_name(path.name.replace(".", "_")))
+    parts = [part.replace(".", "_") for part in path.parts if part not in ("..", path.anchor)]
+    return "_".join(parts) or "clip"
 
 
 # ---- one clip ----
@@ -145,7 +148,7 @@ def measure(
     pipe: Any, case: HeldOut, painted: Frames, detector: Any = None, lpips: Measure | None = None
 ) -> dict[str, float]:
     """All numbers of one clip; those of pictures are means over its frames, of the person over those that
-    show it. `motion` is not there where the truth stands still."""
+    show it. `motion` is not there where the truth stands still, `detail` where it is of one colour."""
     clip = case.clip
     still = np.broadcast_to(clip.reference, clip.frames.shape)
 
@@ -157,25 +160,36 @@ def measure(
         triples = zip(results, clip.frames, clip.masks, strict=True)
         return mean(number(y, x, mask) for y, x, mask in triples if mask.any())
 
+    patterned = [
+        mask.any() and gradient(x, mask) > 0 for x, mask in zip(clip.frames, clip.masks, strict=True)
+    ]
     decoded = list(_reconstructed(pipe, clip.frames))
     row = {
         "psnr": whole(psnr, painted), "ssim": whole(ssim, painted), "l1": whole(absolute_error, painted),
         "psnr_copy": whole(psnr, still), "psnr_vae": whole(psnr, decoded),
         "person_psnr": person(psnr, painted), "person_psnr_copy": person(psnr, still),
-        "person_psnr_vae": person(psnr, decoded), "detail": person(detail, painted),
+        "person_psnr_vae": person(psnr, decoded),
         "jitter": jitter(painted, clip.frames, clip.masks),
     }  # fmt: skip
+    if any(patterned):
+        judged = zip(painted[patterned], clip.frames[patterned], clip.masks[patterned], strict=True)
+        row["detail"] = mean(detail(*one) for one in judged)
     if jitter(still, clip.frames, clip.masks) > 0:  # the truth's own motion
         row["motion"] = motion(painted, clip.frames, clip.masks)
     if lpips is not None:
         row["lpips"] = whole(lpips, painted)
     if detector is not None:
         looked_at = np.unique(np.linspace(0, len(painted) - 1, LOOKED_AT).round().astype(int))
-        poses = [clip.poses[int(t)] for t in looked_at]
+        poses = [_seen(clip.poses[int(t)]) for t in looked_at]
         for name, frames in (("pck", painted), ("pck_truth", clip.frames)):
             found = zip(frames[looked_at], poses, strict=True)
-            row[name] = mean(pck(frame, pose, pose.scores >= MIN_SCORE, detector) for frame, pose in found)
+            row[name] = mean(pck(frame, pose, pose.scores > 0, detector) for frame, pose in found)
     return row
+
+
+def _seen(pose: Pose) -> Pose:
+    """Without a detector's guesses, which would also widen what counts as near."""
+    return replace(pose, scores=np.where(pose.scores >= MIN_SCORE, pose.scores, np.float32(0)))
 
 
 def _reconstructed(pipe: Any, frames: Frames) -> Iterator[Picture]:
@@ -199,12 +213,13 @@ def evaluate_held_out(
     """The means over the clips that could be read, None without a measure.
 
     Painted and true frames go to `out`/painted and `out`/truth, a folder of PNG for each clip, without
-    padding. The noise of clip i depends on the seed and i only. A clip that cannot be read is a line in the
+    padding. The noise of shot i depends on the seed and i only. A clip that cannot be read is a line in the
     log. Raises UserError when none can.
     """
     rows: list[dict[str, float]] = []
     frames = 0
-    for number, (shot, name) in enumerate(zip(shots, names_of(shots), strict=True)):
+    names = [""] * len(shots) if out is None else names_of(shots)
+    for number, (shot, name) in enumerate(zip(shots, names, strict=True)):
         if progress is not None and number:
             progress(1)
         try:

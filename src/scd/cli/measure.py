@@ -150,6 +150,7 @@ def evaluate_held_out(options: EvaluateHeldOut) -> None:
     """Run the verb on a dataset of clips. Raises UserError."""
     from scd import evaluate_held_out as held_out
     from scd.animate import note_flicker
+    from scd.data.buckets import Buckets
     from scd.data.layouts import find_clips
     from scd.metrics import distribution, image, perceptual
 
@@ -161,7 +162,7 @@ def evaluate_held_out(options: EvaluateHeldOut) -> None:
         raise UserError(f"{options.root}: lists {layout.kind}; scd evaluate {layout.kind} {options.root}")
     clips = held_out.held_out_clips(layout, options.limit)
     pipe = load_pipeline(options.model)
-    shots = held_out.longest_shots(layout, clips, pipe.config.default_size)
+    shots = held_out.longest_shots(layout, clips, Buckets.of(pipe.config))
     if options.out:
         folders = [options.out / part for part in ("painted", "truth")]
         require_free([f / name for f in folders for name in held_out.names_of(shots)], options.force)

@@ -92,6 +92,7 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
             pipe.scheduler = scheduler_named(pipe.scheduler, options.scheduler)
         except ValueError as error:
             raise UserError(f"--scheduler {error}") from error
+    own = pipe.config.default_size
     given = {
         "default_steps": options.steps,
         "default_guidance": options.guidance,
@@ -104,7 +105,7 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
             "--size: this model names no size of its own; give the one it was trained at, as in --size 512"
         )
     least = 4 * factor
-    if options.size is not None and pipe.config.world_version is None:
+    if options.size not in (None, own) and pipe.config.world_version is None:
         factor = max(factor, multiple_of(size))  # else buckets are smaller than was asked for
     if size < least or size % factor:
         raise UserError(f"--size {size}: a multiple of {factor}, {least} at least")

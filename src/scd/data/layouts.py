@@ -112,7 +112,7 @@ def from_manifest(path: Path) -> Layout:
     """The clips that a manifest lists. Raises UserError."""
     kind, (header, _) = layout_in(path), read_rows(path)
     if kind not in LAYOUTS:
-        raise UserError(f"{path}: lists {kind}, no clips; use the preset {kind}")
+        raise UserError(f"{path}: lists {kind}, no clips; name {kind} in place of a kind of clips")
     root = Path(os.path.normpath(path.parent / header.root)) if header.root != "." else path.parent
     layout = Layout(kind, root, (), frozenset(), path)
     entries = layout.entries()

@@ -81,7 +81,7 @@ class Shot:
         return self.placement.apply_to_pose(_poses(self.poses, self.placement.source_size)[frame])
 
 
-def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
+def shots_of(layout: Layout, entry: Entry, buckets: Buckets) -> list[Shot]:
     """The shots of a clip that was prepared, with the person somewhere in each. Raises UserError when its
     poses are of another clip."""
     file = layout.poses(entry)
@@ -99,7 +99,7 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
         if box is None:
             continue
         name = entry.clip if start == 0 else f"{entry.clip} from frame {start} on"
-        placement = place_around(box, entry.size, Buckets(size))
+        placement = place_around(box, entry.size, buckets)
         shots.append(
             Shot(
                 name=name, clip=entry.clip, path=layout.path(entry.clip), poses=file, content=entry.content,
@@ -109,9 +109,11 @@ def shots_of(layout: Layout, entry: Entry, size: int) -> list[Shot]:
     return shots
 
 
-def all_shots(layout: Layout, entries: dict[str, Entry], clips: Sequence[str], size: int) -> list[Shot]:
-    """The shots of these clips, those that cannot be read left out. Raises UserError when poses were not
-    looked for yet."""
+def all_shots(
+    layout: Layout, entries: dict[str, Entry], clips: Sequence[str], buckets: int | Buckets
+) -> list[Shot]:
+    """The shots of these clips in `buckets` (or those of a size), those that cannot be read left out. Raises
+    UserError when poses were not looked for yet."""
     missing = sum(lacks_poses(layout, entries[clip]) for clip in clips)
     if missing:
         raise UserError(
@@ -119,7 +121,8 @@ def all_shots(layout: Layout, entries: dict[str, Entry], clips: Sequence[str], s
             f"run scd data prepare {layout.root}"
         )
     readable = [entries[clip] for clip in clips if not entries[clip].error]
-    return [shot for entry in readable for shot in shots_of(layout, entry, size)]
+    buckets = Buckets(buckets) if isinstance(buckets, int) else buckets
+    return [shot for entry in readable for shot in shots_of(layout, entry, buckets)]
 
 
 @lru_cache(maxsize=64)  # an opened clip holds its timestamps, no frames
