@@ -326,3 +326,10 @@ def test_wrong_words_are_one_line(scd, written, model, tmp_path):
     lay(tmp_path / "new", "train/a.mp4", 1, num=FRAMES)
     lay(tmp_path / "new", "test/b.mp4", 2, num=FRAMES)
     assert f"was not prepared yet; run scd data prepare {tmp_path / 'new'}" in said(tmp_path / "new")
+
+
+def test_a_model_of_drawn_people_is_measured_in_its_square(written):
+    layout = find_clips(written)
+    for square, bucket in ((True, (64, 64)), (False, (80, 48))):
+        shots = held_out.longest_shots(layout, HELD_OUT, Buckets(SIZE, square))
+        assert {shot.bucket for shot in shots} == {bucket}
