@@ -224,7 +224,7 @@ def test_poses_are_found_once(tmp_path, monkeypatch):
     assert len(advanced) == 5
     assert (tmp_path / entries["a"].poses).is_file()
     assert entries["b"].error.startswith("no person found in any of the 2 frame(s) of b: ")
-    (shot,) = all_shots(layout, entries, layout.clips, 32)
+    (shot,) = all_shots(layout, entries, layout.clips, Buckets(32))
     assert shot.usable.tolist() == [0]
     calls = finder.calls
     assert find_all_poses(layout, survey(layout)) == entries
@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch, no_detector):
     layout, entries = prepared(tmp_path / "data", {"a": poses})
     assert sorted((tmp_path / "data").rglob("*")) == before
     assert layout.manifest.is_relative_to(tmp_path / "cache" / "data")
-    assert len(all_shots(layout, entries, ["a"], 32)) == 1
+    assert len(all_shots(layout, entries, ["a"], Buckets(32))) == 1
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["checked", "prepared"])
@@ -272,7 +272,7 @@ def test_a_folder_that_can_be_written_to_no_more(tmp_path, monkeypatch, no_detec
         for name, found in (("a", poses), ("b", clip(2, 6)[1])):
             know_poses(layout, name, found)
     entries = find_all_poses(layout, survey(layout))
-    assert len(all_shots(layout, entries, ["a", "b"], 32)) == 2
+    assert len(all_shots(layout, entries, ["a", "b"], Buckets(32))) == 2
     assert {file: file.read_bytes() for file in data.rglob("*") if file.is_file()} == before
     assert (tmp_path / "cache").exists() is not done
     config = DataConfig(kind="folder", root=str(data), size=32, gap=3, augment=False)
@@ -292,11 +292,11 @@ def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
     entries = find_all_poses(layout, survey(layout))
     text = rf"a\.json: has poses of 1 frames, media/a has 2; mend the file, or remove its name from {path} to"
     with pytest.raises(UserError, match=text):
-        all_shots(layout, entries, layout.clips, 32)
+        all_shots(layout, entries, layout.clips, Buckets(32))
     (tmp_path / "b.json").write_text(json.dumps([frame, frame]))
     path.write_text(path.read_text().replace("a.json", "b.json"))
     entries = find_all_poses(layout, survey(layout))
-    (shot,) = all_shots(layout, entries, layout.clips, 32)
+    (shot,) = all_shots(layout, entries, layout.clips, Buckets(32))
     assert shot.usable.tolist() == [0, 1]
     left, top = shot.placement.box[:2]
     assert shot.pose(0).joints[0] == pytest.approx(
@@ -438,7 +438,7 @@ def test_a_person_outside_the_frame_is_no_crash():
 
 def test_padding_has_the_edge_s_colour(tiktok):
     layout, entries, truth = tiktok
-    shot = all_shots(layout, entries, layout.clips, 64)[0]
+    shot = all_shots(layout, entries, layout.clips, Buckets(64))[0]
     shot = replace(shot, placement=place_around((0.05, 0.02, 0.95, 0.98), PORTRAIT, Buckets(64)))
     outside = np.ones(shot.bucket, bool)
     left, top, right, bottom = shot.placement.target
@@ -454,7 +454,7 @@ def test_padding_has_the_edge_s_colour(tiktok):
 def test_single_frames_are_those_of_the_whole_clip(tmp_path, name, no_detector):
     _, poses = lay(tmp_path, name, 1, num=40, size=WIDE)
     layout, entries = prepared(tmp_path, {name: poses})
-    (shot,) = all_shots(layout, entries, layout.clips, 64)
+    (shot,) = all_shots(layout, entries, layout.clips, Buckets(64))
     whole = [shot.placement.apply(frame, shot.border) for frame in media.open_clip(tmp_path / name)]
     frames = [39, 0, 17, 16, 17]
     assert all(np.array_equal(a, whole[t]) for a, t in zip(shot.pictures(frames), frames, strict=True))
@@ -462,7 +462,7 @@ def test_single_frames_are_those_of_the_whole_clip(tmp_path, name, no_detector):
 
 def test_samples_are_the_truth_and_functions_of_their_index(tiktok):
     layout, entries, truth = tiktok
-    shots = all_shots(layout, entries, layout.clips, 64)
+    shots = all_shots(layout, entries, layout.clips, Buckets(64))
     make = lambda: RealPictures(shots, 40, 3, (0.5, 0.5), group=2, gap=20)  # noqa: E731
     data, again = make(), make()
     again[11]
@@ -489,7 +489,7 @@ def test_samples_are_the_truth_and_functions_of_their_index(tiktok):
 
 def test_a_batch_has_one_bucket_and_one_number_of_references(tiktok):
     layout, entries, _ = tiktok
-    shots = all_shots(layout, entries, layout.clips, 64)
+    shots = all_shots(layout, entries, layout.clips, Buckets(64))
     assert len({shot.bucket for shot in shots}) == 2
     data = RealPictures(shots, 400, 2, (0.5, 0.5), group=2, gap=20)
     blocks = [[data[2 * b], data[2 * b + 1]] for b in range(8)]
@@ -506,7 +506,7 @@ def test_frames_without_the_person_are_never_used(tmp_path, no_detector):
     _, poses = lay(tmp_path, "a", 1)
     gone = {0, 3, 4, 5, 20, 35}
     layout, entries = prepared(tmp_path, {"a": [None if t in gone else p for t, p in enumerate(poses)]})
-    shots = all_shots(layout, entries, ["a"], 64)
+    shots = all_shots(layout, entries, ["a"], Buckets(64))
     assert set(shots[0].usable.tolist()) == set(range(36)) - gone
     pictures = RealPictures(shots, 1, 4, (0.0, 0.0, 1.0), gap=12)
     clips = RealClips(shots, 1, 5, (0.0, 1.0), gap=3, strides=(1, 3))
@@ -530,7 +530,7 @@ def test_frames_without_the_person_are_never_used(tmp_path, no_detector):
 def test_strides_and_gaps_are_frames_of_30_a_second(tmp_path, no_detector):
     _, poses = lay(tmp_path, "a", 1, fps=15)
     layout, entries = prepared(tmp_path, {"a": poses})
-    shots = all_shots(layout, entries, ["a"], 64)
+    shots = all_shots(layout, entries, ["a"], Buckets(64))
     pictures = RealPictures(shots, 1, 3, gap=20)
     chosen = [pictures.choose(shots[0], 1, np.random.default_rng(seed)) for seed in range(200)]
     assert min(abs(r - t) for (r,), targets in chosen for t in targets) == 10
@@ -555,7 +555,7 @@ def test_a_cut_ends_a_shot_but_tiktok_s_clips_have_none(tmp_path, no_detector):
         media.write_clip(tmp_path / name, frames, 30)
     layout, entries = prepared(tmp_path / "plain", {"a": poses})
     assert entries["a"].cuts == (20,)
-    first, second = all_shots(layout, entries, ["a"], 64)
+    first, second = all_shots(layout, entries, ["a"], Buckets(64))
     assert (first.usable[0], first.usable[-1], second.usable[0], second.usable[-1]) == (0, 19, 20, 35)
     assert (first.name, second.name) == ("a", "a from frame 20 on")
     with pytest.raises(UserError, match=r"and a target 1 s apart in one shot; 2 are shorter"):
@@ -563,7 +563,7 @@ def test_a_cut_ends_a_shot_but_tiktok_s_clips_have_none(tmp_path, no_detector):
     data = RealPictures([first, second], 1, 1, gap=18)
     assert data.left_out == ["a from frame 20 on"]
     layout, entries = prepared(tmp_path / "tiktok", {"00001/images": poses})
-    assert len(all_shots(layout, entries, layout.clips, 64)) == 1
+    assert len(all_shots(layout, entries, layout.clips, Buckets(64))) == 1
 
 
 def test_open_real_says_what_is_missing(tmp_path, no_detector, caplog):
@@ -608,7 +608,9 @@ def test_the_report_s_figures_are_the_truth(tmp_path, no_detector):
         know_poses(layout, name, poses)
     report = check(layout, find_all_poses(layout, survey(layout)), 64)
     pairs = sum(abs(r - t) >= 30 for r in range(5, 100) for t in range(5, 100)) + 2 * sum(
-        abs(r - t) >= 15 for r in range(36) for t in range(36)  # at 15 a second
+        abs(r - t) >= 15
+        for r in range(36)
+        for t in range(36)  # at 15 a second
     )
     windows = sum(s + 23 * 4 < 100 for s in range(5, 100))
     assert report.figures == {
@@ -643,7 +645,7 @@ def test_what_cannot_train_is_said(tmp_path, no_detector):
 
 def test_num_pairs_counts_what_choose_can_choose(tiktok):
     layout, entries, _ = tiktok
-    shot = all_shots(layout, entries, layout.clips, 64)[0]
+    shot = all_shots(layout, entries, layout.clips, Buckets(64))[0]
     data = RealPictures([shot], 1, 1, gap=33)
     chosen = {
         (references[0], targets[0])
@@ -657,7 +659,7 @@ def test_the_preview_shows_what_training_sees(tiktok):
     layout, entries, _ = tiktok
     config = DataConfig(kind="tiktok", size=64)
     sheet = preview(layout, entries, config, 8)
-    first = RealPictures(all_shots(layout, entries, layout.clips, 64), 0, 1)
+    first = RealPictures(all_shots(layout, entries, layout.clips, Buckets(64)), 0, 1)
     sample = first.sample(first.shots[0], 1, np.random.default_rng([0, 0]))
     height, width = first.shots[0].bucket
     cells = [sample.references, sample.reference_drawings, sample.targets, sample.target_drawings]

@@ -15,6 +15,7 @@ from scd.cli.data_options import Data
 from scd.cli.job import require_free
 from scd.cli.terminal import QUIET_SECONDS, SHOWN, json_line, no_bars_of_loading, progress, table
 from scd.config import DataConfig
+from scd.data.buckets import Buckets
 from scd.data.check import STAGE_1, Report, check, preview
 from scd.data.find import KINDS, find_dataset, kind_of
 from scd.data.frames import Frames
@@ -144,7 +145,7 @@ def _encode(options: Data, dataset: Layout | TryOnLayout) -> None:
     items: Sequence[Frames]
     if isinstance(dataset, Layout):
         entries = with_poses(dataset, options.detector, options.workers)
-        items = [*all_shots(dataset, entries, dataset.training, options.size)]
+        items = [*all_shots(dataset, entries, dataset.training, Buckets(options.size))]
     else:
         config = DataConfig(dataset.kind, options.where[-1], size=options.size)  # type: ignore[arg-type]
         items = open_tryon(config, 0).items

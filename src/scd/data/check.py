@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.config import PRESETS, DataConfig
+from scd.data.buckets import Buckets
 from scd.data.layouts import Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
@@ -78,8 +79,8 @@ def _of_shots(
     layout: Layout, entries: dict[str, Entry], good: list[Entry], small: set[str], size: int
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures of LATER, "small" with what poses say of it, and the problems of shots."""
-    shots = all_shots(layout, entries, layout.training, size)
-    held_out = all_shots(layout, entries, sorted(layout.held_out), size)
+    shots = all_shots(layout, entries, layout.training, Buckets(size))
+    held_out = all_shots(layout, entries, sorted(layout.held_out), Buckets(size))
     everything = [*shots, *held_out]
     pairs = _training_set(RealPictures, shots, STAGE_1.targets, gap=STAGE_1.gap)
     windows = _training_set(RealClips, shots, STAGE_2.frames, strides=STAGE_2.strides)
@@ -134,7 +135,7 @@ def num_pairs(shot: Shot, gap: int) -> int:
 
 def preview(layout: Layout, entries: dict[str, Entry], data: DataConfig, num: int) -> NDArray[np.uint8]:
     """A sheet of up to `num` clips: reference and target, each with its drawing, as training reads them."""
-    shots = all_shots(layout, entries, layout.training, data.size)
+    shots = all_shots(layout, entries, layout.training, Buckets(data.size))
     dataset = RealPictures(shots, 0, num_targets=1, gap=data.gap)
     rows, names = [], []
     for number in spread(num, len(dataset.shots)):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scd.config import DataConfig
 from scd.data.augment import perturb
 from scd.data.blocks import Blocks
+from scd.data.buckets import Buckets
 from scd.data.frames import Reader, read_pictures
 from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
@@ -174,7 +175,7 @@ def open_real(
     if layout.listed_in:
         poses = [layout.poses(entries[clip]) for clip in clips if entries[clip].poses]
         require_files(layout.manifest, [*map(layout.path, clips), *poses])
-    shots = all_shots(layout, entries, clips, data.size)
+    shots = all_shots(layout, entries, clips, Buckets(data.size))
     options: dict[str, Any] = {
         "references": data.references, "group": data.groups, "seed": seed, "gap": data.gap,
         "augment": data.augment, "most": overfit or None, "heads": heads,

@@ -110,9 +110,9 @@ def shots_of(layout: Layout, entry: Entry, buckets: Buckets) -> list[Shot]:
 
 
 def all_shots(
-    layout: Layout, entries: dict[str, Entry], clips: Sequence[str], buckets: int | Buckets
+    layout: Layout, entries: dict[str, Entry], clips: Sequence[str], buckets: Buckets
 ) -> list[Shot]:
-    """The shots of these clips in `buckets` (or those of a size), those that cannot be read left out. Raises
+    """The shots of these clips in `buckets`, those that cannot be read left out. Raises
     UserError when poses were not looked for yet."""
     missing = sum(lacks_poses(layout, entries[clip]) for clip in clips)
     if missing:
@@ -121,7 +121,6 @@ def all_shots(
             f"run scd data prepare {layout.root}"
         )
     readable = [entries[clip] for clip in clips if not entries[clip].error]
-    buckets = Buckets(buckets) if isinstance(buckets, int) else buckets
     return [shot for entry in readable for shot in shots_of(layout, entry, buckets)]
 
 
