@@ -101,7 +101,9 @@ def paste_back(generated: NDArray, original: NDArray, region: Region, feather: i
 def _depth(region: Region) -> NDArray:
     """(H, W): how far each pixel is from the nearest one outside the region; 0 outside. The picture's border
     is no edge of the region."""
-    return cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # A distance between pixels is the root of a whole number; on some processors OpenCV's 7 is 7.0000005
+    return np.sqrt(np.rint(depth.astype(np.float64) ** 2)).astype(np.float32)
 
 
 def _half_width(region: Region, most: float) -> NDArray:
@@ -113,8 +115,7 @@ def _half_width(region: Region, most: float) -> NDArray:
         middles = depth >= radius
         if not middles.any():
             break
-        away = cv2.distanceTransform((~middles).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        widest[away < radius] = radius
+        widest[_depth(~middles) < radius] = radius
     return widest
 
 
