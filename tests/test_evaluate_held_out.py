@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_pipeline
 from test_data import clip, know_poses, lay
 from test_data import no_detector as no_detector
@@ -16,6 +17,8 @@ from scd import media
 from scd.data import prepare
 from scd.data.buckets import Buckets
 from scd.data.layouts import find_clips
+from scd.metrics import distribution as distribution_module
+from scd.metrics.distribution import frechet_distance
 from scd.metrics.image import psnr
 from scd.types import UserError
 
@@ -252,16 +255,25 @@ def test_lpips_and_distributions_see_painted_and_true_frames(written, pipe, pain
         def numbers(self):
             return {"fid": 1.0, "kid": 2.0}
 
+    class RememberingClips(Remembering):
+        def numbers(self):
+            return {"fvd": 3.0, "num_windows": 4}
+
     painter(lambda case: np.zeros_like(case.clip.frames))
-    distribution, pairs = Remembering(), []
+    distribution, video, pairs = Remembering(), RememberingClips(), []
 
     def lpips(result, truth):
         pairs.append((result.max(), truth.max() > 0, result.shape == truth.shape))
         return 0.25
 
     shots = shots_in(written)
-    numbers = held_out.evaluate_held_out(pipe, shots, lpips=lpips, distribution=distribution)
+    numbers = held_out.evaluate_held_out(pipe, shots, lpips=lpips, distribution=distribution, video=video)
     assert (numbers["lpips"], numbers["fid"], numbers["kid"]) == (0.25, 1, 2)
+    assert (numbers["fvd"], numbers["num_windows"]) == (3, 4)
+    assert video.seen[False] == [0, 0]
+    shown = len(distribution.seen[True]) // 2
+    by_clip = np.reshape(distribution.seen[True], (2, shown)).mean(1)
+    assert np.allclose(video.seen[True], by_clip), "of a clip all frames at once, without padding"
     assert set(pairs) == {(0, True, True)}
     assert set(distribution.seen[False]) == {0}
     assert min(distribution.seen[True]) > 0
@@ -298,13 +310,42 @@ def test_the_command_measures_what_it_wrote(scd, written, model, tmp_path, no_me
         "seed": 0, "model": str(model), "ssim_of": "torchmetrics, RGB, data range 1, Gaussian window 11",
     }.items() <= result.items()  # fmt: skip
     assert "licence:" in out
+    assert (result["fvd"], result["num_windows"], result["fvd_of"]) == (None, None, None)
     assert "fid and kid are left out" in err
+    assert "fvd is left out: --i3d names no weights (i3d_torchscript.pt)" in err
     assert "pck is left out: not installed" in err
     case = held_out.read_clip(shots_in(written)[0], 2, 3)
     frames = [media.read_image(p) for p in sorted((tmp_path / "out/painted/test_b").glob("*.png"))]
     by_hand = np.mean([psnr(y, case.shown(x)) for y, x in zip(frames, case.clip.frames, strict=True)])
     assert result["psnr"] == pytest.approx(by_hand)
     assert "exists already" in scd(*command, "--out", tmp_path / "out", "--limit", 1)[2]
+
+
+def test_fvd_with_a_network_on_disk(scd, written, model, tmp_path, no_mediapipe, monkeypatch):
+    monkeypatch.setattr(distribution_module, "WINDOW", 4)
+    torch.jit.save(torch.jit.script(MeanColors()), tmp_path / "i3d.pt")
+    command = ["evaluate", "ubc", written, "--model", model, "--steps", 1, "--frames", 6]
+    code, out, err = scd(*command, "--i3d", tmp_path / "i3d.pt", "--out", tmp_path / "out")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["num_windows"] == 2 * 3, "two clips of six frames"
+    assert result["fvd_of"].startswith("StyleGAN-V's I3D")
+    rows = {}
+    for part in ("painted", "truth"):
+        clips = [sorted((tmp_path / "out" / part / name).glob("*.png")) for name in ("test_b", "test_c")]
+        means = [[media.read_image(p).mean((0, 1)) / 127.5 - 1 for p in clip] for clip in clips]
+        rows[part] = np.array([np.ravel(clip[t : t + 4], "F") for clip in means for t in range(3)])
+    assert result["fvd"] == pytest.approx(frechet_distance(rows["painted"], rows["truth"]), rel=1e-3)
+
+
+class MeanColors(torch.nn.Module):
+    """Called as StyleGAN-V's I3D is; the mean color of every frame."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        assert return_features
+        assert not rescale
+        assert not resize
+        return x.mean((3, 4)).flatten(1)
 
 
 def test_wrong_words_are_one_line(scd, written, model, tmp_path):

@@ -29,8 +29,10 @@ from scd.evaluate_viton_hd import (
 )
 from scd.metrics.distribution import (
     InceptionDistance,
+    VideoDistance,
     frechet_distance,
     kernel_distance,
+    load_i3d,
     load_inception,
 )
 from scd.metrics.image import absolute_error, psnr
@@ -371,8 +373,37 @@ def test_distances_see_generated_and_real_people(written):
     assert alone.numbers() == {"fid": None, "kid": None}
 
 
+def test_clips_are_seen_in_windows_of_sixteen_frames():
+    windows = []
+
+    def features(window):
+        windows.append(window)
+        return window.mean((3, 4)).mean(2)
+
+    seen = VideoDistance(features)
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (18, 24, 16, 3), np.uint8)
+    clip[0], clip[1] = 0, 255
+    seen.add(clip, real=True)
+    assert {tuple(window.shape) for window in windows} == {(1, 3, 16, 224, 224)}
+    assert len(windows) == 18 - 16 + 1
+    assert torch.allclose(windows[0][0, :, 0], torch.tensor(-1.0))
+    assert torch.allclose(windows[0][0, :, 1], torch.tensor(1.0))
+    assert torch.equal(windows[0][:, :, 2:], windows[2][:, :, :-2]), "a frame apart"
+    assert seen.numbers() == {"fvd": None, "num_windows": 0}
+    seen.add(clip, real=False)
+    assert seen.numbers() == {"fvd": pytest.approx(0, abs=1e-9), "num_windows": 3}
+    seen.add(clip[:15], real=False)
+    assert len(windows) == 6, "too short for one"
+
+
 def test_weights_that_are_not_there_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"pip install 'scd\[lpips\]'|not torchvision's squeezenet1_1"):
         load_lpips(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match=r"pip install 'scd\[fid\]'|not torch-fidelity's pt_inception"):
         load_inception(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match=r"none.pt: not StyleGAN-V's i3d_torchscript.pt \(.+\)"):
+        load_i3d(tmp_path / "none.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other\.pt: not StyleGAN-V's i3d_torchscript.pt"):
+        load_i3d(tmp_path / "other.pt")

@@ -20,7 +20,7 @@ from scd.data.shots import Shot, all_shots
 from scd.evaluate import mean, reconstruct
 from scd.evaluate_clips import ClipCase
 from scd.media import write_clip
-from scd.metrics.distribution import Distribution
+from scd.metrics.distribution import Distribution, VideoDistance
 from scd.metrics.image import absolute_error, detail, gradient, psnr, ssim
 from scd.metrics.person import pck
 from scd.metrics.video import Frames, jitter, motion
@@ -208,7 +208,8 @@ MEASURES = (
 def evaluate_held_out(
     pipe: Any, shots: Sequence[Shot], stride: int = 1, most: int | None = None, seed: int = 0,
     out: Path | None = None, force: bool = False, detector: Any = None, lpips: Measure | None = None,
-    distribution: Distribution | None = None, progress: Callable[[int], None] | None = None,
+    distribution: Distribution | None = None, video: VideoDistance | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The means over the clips that could be read, None without a measure.
 
@@ -233,17 +234,21 @@ def evaluate_held_out(
         rows.append(measure(pipe, case, painted, detector, lpips))
         frames += len(painted)
         for real, pictures in ((False, painted), (True, clip.frames)):
+            shown = np.stack([case.shown(picture) for picture in pictures])
             if out is not None:
                 folder = out / ("truth" if real else "painted") / name
-                write_clip(folder, map(case.shown, pictures), clip.poses.fps, force=force)
+                write_clip(folder, iter(shown), clip.poses.fps, force=force)
             if distribution is not None:
-                for picture in pictures:
-                    distribution.add(case.shown(picture), real)
+                for picture in shown:
+                    distribution.add(picture, real)
+            if video is not None:
+                video.add(shown, real)
     if not rows:
         raise UserError(f"none of {len(shots)} clips could be read; the lines above say why")
     values = {name: [row[name] for row in rows if name in row] for name in MEASURES}
     return {
         **{name: mean(found) if found else None for name, found in values.items()},
         **(dict.fromkeys(("fid", "kid")) if distribution is None else distribution.numbers()),
+        **(dict.fromkeys(("fvd", "num_windows")) if video is None else video.numbers()),
         "num_clips": len(rows), "num_frames": frames, "num_broken": len(shots) - len(rows),
     }  # fmt: skip

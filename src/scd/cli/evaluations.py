@@ -125,13 +125,15 @@ class EvaluateHeldOut:
     stride: Annotated[int, arg(metavar="N")] = 1
     """Every N-th frame of a clip."""
     out: Folder = None
-    """Keep painted and true frames there, two folders of PNG for each clip: for measures of other programs,
-    as FVD."""
+    """Keep painted and true frames there, two folders of PNG for each clip: for measures of other
+    programs."""
     lpips: File = None
     """Weights of LPIPS's network, SqueezeNet 1.1 as .safetensors; without them it is left out."""
     inception: File = None
     """Weights of FID's and KID's network, torch-fidelity's pt_inception-2015-12-05 as .safetensors; without
     them both are left out."""
+    i3d: File = None
+    """Weights of FVD's network, StyleGAN-V's i3d_torchscript.pt; without them it is left out."""
     force: Flag = False
     """Replace frames in the folder that is named with --out."""
     verbose: Verbose = False

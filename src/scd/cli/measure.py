@@ -168,16 +168,20 @@ def evaluate_held_out(options: EvaluateHeldOut) -> None:
         require_free([f / name for f in folders for name in held_out.names_of(shots)], options.force)
     note_flicker(pipe)
     lpips, inception, detector = _lpips(options, pipe), _inception(options, pipe), _detector()
+    if options.i3d is None:
+        log.info("fvd is left out: --i3d names no weights (%s)", distribution.I3D)
+    video = distribution.load_i3d(options.i3d, pipe.device) if options.i3d else None
     with progress("painting", len(shots)) as advance:
         numbers = held_out.evaluate_held_out(
             pipe, shots, options.stride, options.frames, options.model.seed or 0, options.out, options.force,
-            detector, lpips, inception, advance,
+            detector, lpips, inception, video, advance,
         )  # fmt: skip
     result = {
         **numbers, "num_broken": numbers["num_broken"] + len(clips) - len(shots),
         "data": options.data, "root": str(options.root), "limit": options.limit, "frames": options.frames,
         "stride": options.stride, "size": pipe.config.default_size, "ssim_of": image.SSIM,
         "lpips_of": perceptual.NET if lpips else None, "fid_of": distribution.FLAVOUR if inception else None,
+        "fvd_of": distribution.FVD_FLAVOUR if video else None,
         **_settings(pipe, options.model),
     }  # fmt: skip
     table(f"{options.root}: {result['num_clips']} held-out clips, {result['num_frames']} frames", result)

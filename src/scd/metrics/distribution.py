@@ -1,4 +1,5 @@
-"""How far a set of pictures is from a set of real ones: FID and KID, on the features of Inception v3."""
+"""How far a set of pictures or clips is from a set of real ones: FID and KID on the features of Inception v3,
+FVD on those of I3D."""
 
 from __future__ import annotations
 
@@ -12,11 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch.nn.functional import interpolate
 
+from scd.metrics.video import Frames
 from scd.types import Picture, UserError
 
 WEIGHTS = "pt_inception-2015-12-05"  # torch-fidelity's name for them
 FLAVOUR = "torch-fidelity's Inception v3; KID raw, over all pairs of pictures"
+I3D = "i3d_torchscript.pt"  # StyleGAN-V's name for its weights of Kinetics-400
+WINDOW, SIDE = 16, 224  # frames; pixels
+FVD_FLAVOUR = f"StyleGAN-V's I3D, all windows of {WINDOW} frames, {SIDE} x {SIDE} bilinear, in [-1, 1]"
 
 Features = NDArray[np.float64]  # (N, D)
 
@@ -77,6 +83,54 @@ class InceptionDistance:
             return {"fid": None, "kid": None}
         generated, real = (np.stack(self.seen[name]) for name in (False, True))
         return {"fid": frechet_distance(generated, real), "kid": kernel_distance(generated, real)}
+
+
+class VideoDistance:
+    """Clips go in one by one; FVD of the painted against the true ones comes out.
+
+    Of a clip every window of 16 frames counts, one frame apart: of fewer frames none does (DisCo's protocol,
+    on arrays; another number of windows makes another number).
+    """
+
+    def __init__(self, features: Callable[[torch.Tensor], torch.Tensor]):
+        """features: of windows (1, 3, 16, 224, 224) in [-1, 1], (1, D)."""
+        self.features = features
+        self.seen: dict[bool, list[NDArray]] = {True: [], False: []}
+
+    @torch.no_grad()
+    def add(self, frames: Frames, real: bool) -> None:
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+        for start in range(len(pixels) - WINDOW + 1):
+            window = pixels[start : start + WINDOW].float() / 127.5 - 1
+            window = interpolate(window, (SIDE, SIDE), mode="bilinear", align_corners=False)
+            self.seen[real].append(self.features(window.transpose(0, 1)[None])[0].double().cpu().numpy())
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """None for fewer than two windows."""
+        number = min(len(rows) for rows in self.seen.values())
+        if number < 2:
+            return {"fvd": None, "num_windows": number}
+        painted, real = (np.stack(self.seen[name]) for name in (False, True))
+        return {"fvd": frechet_distance(painted, real), "num_windows": number}
+
+
+def load_i3d(weights: Path, device: str | torch.device = "cpu") -> VideoDistance:
+    """With the network that lies at this path as TorchScript, and is called as StyleGAN-V's is. Raises
+    UserError."""
+
+    def features(window: torch.Tensor) -> torch.Tensor:
+        return network(window.to(device), rescale=False, resize=False, return_features=True)
+
+    try:
+        network = torch.jit.load(weights, map_location=device).eval()
+        with torch.no_grad():
+            shape = tuple(features(torch.zeros(1, 3, WINDOW, SIDE, SIDE)).shape)
+        if len(shape) != 2:
+            raise ValueError(f"its features have shape {shape}, not (1, D)")
+    except Exception as error:  # TorchScript raises what its code raises
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{weights}: not StyleGAN-V's {I3D} ({reason}); see docs/evaluation.md") from error
+    return VideoDistance(features)
 
 
 def load_inception(weights: Path, device: str | torch.device = "cpu") -> InceptionDistance:
