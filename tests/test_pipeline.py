@@ -4,6 +4,7 @@ round-trip."""
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -239,6 +240,21 @@ def test_a_change_of_precision_is_seen_whatever_the_values(pipe):
     new = pipe.encode_reference(make_picture(0), make_pose(0))
     assert new.stamp["dtype"] == "bfloat16"
     assert len(pipe(new, make_pose(1), generator=seeded()).images) == 1
+
+
+def test_a_reference_of_which_no_joint_is_sure_is_one_without_a_pose(pipe):
+    """As training has it: a black drawing has no features, and not those of a person of no joints."""
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.bias)
+    torch.nn.init.normal_(pipe.pose_encoder.conv_out.weight)
+    pose = make_pose(0)
+
+    def painted(given):
+        reference = pipe.encode_reference(make_picture(0), given)
+        return pipe(reference, make_pose(1), generator=seeded(), output_type="latent").images
+
+    unsure = replace(pose, scores=np.full_like(pose.scores, 0.29))
+    assert torch.equal(painted(unsure), painted(None))
+    assert not torch.equal(painted(pose), painted(None))
 
 
 def test_a_replaced_processor_is_an_error(pipe, reference):

@@ -78,12 +78,23 @@ class Encoders:
 
     def encode_poses(self, poses: Sequence[Pose], size: tuple[int, int]) -> Tensor:
         """Drawings of the poses at (H, W), encoded: features (N, c, h, w)."""
+        return self.pose_encoder(self._drawings(poses, size))
+
+    def encode_reference_pose(self, pose: Pose | None, size: tuple[int, int]) -> Tensor | None:
+        """The features (1, c, h, w) of a reference at (H, W). None, as in training (METHOD 3), without a
+        pose, which is a garment's case, and where no joint of it is sure enough to be drawn."""
+        if pose is None or not self.config.reference_pose:
+            return None
+        drawing = self._drawings([pose], size)
+        return self.pose_encoder(drawing) if drawing.any() else None
+
+    def _drawings(self, poses: Sequence[Pose], size: tuple[int, int]) -> Tensor:
+        """(N, 3, H, W) in [0, 1]."""
         from scd.pose.draw import draw_pose
 
         style = self.config.pose_drawing
         drawings = torch.from_numpy(np.stack([draw_pose(pose, size, style=style) for pose in poses]))
-        drawings = drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
-        return self.pose_encoder(drawings)
+        return drawings.permute(0, 3, 1, 2).to(self._execution_device, self.pose_encoder.dtype) / 255
 
     def encode_context(self, pixels: Tensor) -> Tensor:
         """Context tokens (B, 1, D) of pictures (B, 3, H, W) in [-1, 1]: CLIP's image embedding, or a zero

@@ -194,9 +194,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
             backbone.check_adapted(network)
         pixels = self._pixels(image)  # type: ignore[arg-type]
         latents = self.encode_pictures(pixels)
-        size = (pixels.shape[2], pixels.shape[3])
-        posed = [pose] if isinstance(pose, Pose) and self.config.reference_pose else []
-        features = self.encode_poses(posed, size) if posed else None
+        features = self.encode_reference_pose(pose, (pixels.shape[2], pixels.shape[3]))
         context = self.encode_context(pixels)
         timestep = self.config.reference_timestep
         cache = backbone.extract(self.unet, latents, timestep, features, context, self.reference_unet)

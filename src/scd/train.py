@@ -210,8 +210,9 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
             shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
             total = cast(Tensor, shares).mean().item()
         norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
-        # fp16 seeks its loss scale by trial and leaves out a step whose gradient has no number
-        sound = math.isfinite(total) and (accelerator.mixed_precision == "fp16" or bool(norm.isfinite()))
+        # fp16 seeks its loss scale by trial and leaves out steps; at a scale below 1 it is not the scale
+        seeks = accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
+        sound = math.isfinite(total) and (seeks or bool(norm.isfinite()))
         skipped = 0 if sound else skipped + 1
         if skipped > config.skip_broken:
             raise records.broken(run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed)
