@@ -292,6 +292,22 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(root, tmp_path, k
     assert not all(torch.equal(half[k], parts[k]) for k in half)
 
 
+def test_a_run_goes_on_where_its_files_were_moved_to(root, tmp_path, caplog):
+    config = replace(config_of(root), steps=2, save_every=1, sample_every=100, sample_pictures=0)
+    whole = weights(train.train(config, tmp_path / "whole", model.build(config)))
+    train.train(replace(config, steps=1), tmp_path / "parts", model.build(config))
+    assert not caplog.messages
+    shutil.copytree(root, tmp_path / "elsewhere")
+    there = replace(config, data=replace(config.data, root=str(tmp_path / "elsewhere")))
+    parts = weights(train.train(there, tmp_path / "parts", model.build(there)))
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    assert caplog.messages == [
+        f"{tmp_path / 'parts'}: goes on with another --data.root: it should hold the same files"
+    ]
+    with pytest.raises(UserError, match=r"other settings \(config.json: data.gap\)"):
+        train.train(replace(there, data=replace(there.data, gap=10)), tmp_path / "parts", model.build(there))
+
+
 @pytest.mark.parametrize(("kind", "stage"), [("tiktok", 1), ("ubc", 2), ("folder", 1), ("folder", 2)])
 def test_scd_train_runs_on_every_layout(kind, stage, tmp_path, tiny, capsys):
     """The presets' commands at a size for tests, from a model of the same shape."""

@@ -297,13 +297,25 @@ _FREE = (
     "steps", "cooldown", "lr", "skip_broken", "log_every", "sample_every", "save_every", "sample_pictures",
     "tracker", "checkpointing",
 )  # fmt: skip
+_PLACES = ("data.root", "data.tryon", "data.latents")  # of files, which may be moved
+# Workers order the world's scenes, and no files
+_FREE_OF_FILES = (*_FREE, *_PLACES, "data.workers")
 
 
 def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
     """The settings that keep one run folder from holding both; none: it can."""
-    free = _FREE if a.data.kind == "world" else (*_FREE, "data.workers")  # workers order the world's scenes
+    free = _FREE if a.data.kind == "world" else _FREE_OF_FILES
+    return [name for name in _unequal(a, b) if name not in free]
+
+
+def moved(a: TrainConfig, b: TrainConfig) -> list[str]:
+    """The settings that name other places of the files that a run learns from."""
+    return [name for name in _unequal(a, b) if name in _PLACES]
+
+
+def _unequal(a: TrainConfig, b: TrainConfig) -> list[str]:
     one, other = _flat(asdict(a)), _flat(asdict(b))
-    return [name for name in one if one[name] != other[name] and name not in free]
+    return [name for name in one if one[name] != other[name]]
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
-from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, differing, load_config, to_json
+from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, differing, load_config, moved, to_json
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
@@ -311,8 +311,12 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
 def _claim(run: Path, config: TrainConfig) -> None:
     """A run folder belongs to one config, but for what `differing` leaves out."""
     path = run / "config.json"
-    if path.exists() and checkpoint.checkpoints(run) and differing(load_config(path), config):
-        raise other_settings(run, config)
+    if path.exists() and checkpoint.checkpoints(run):
+        began = load_config(path)
+        if differing(began, config):
+            raise other_settings(run, config)
+        for name in moved(began, config):
+            log.warning("%s: goes on with another --%s: it should hold the same files", run, name)
     if not path.exists() or path.read_text() != to_json(config):
         with replacing(path, force=True) as temporary:
             temporary.write_text(to_json(config))
