@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import math
 from pathlib import Path
@@ -114,6 +115,11 @@ def set_defaults(pipe: Any, options: ModelOptions) -> None:
         longest = pipe.scheduler.config.original_inference_steps
     if pipe.config.default_steps > longest:
         raise UserError(f"--steps {pipe.config.default_steps}: this model's schedule has {longest}")
+    try:
+        copy.deepcopy(pipe.scheduler).set_timesteps(pipe.config.default_steps)
+    except ValueError as error:  # PNDM's first step is made of four
+        name = type(pipe.scheduler).__name__
+        raise UserError(f"--steps {pipe.config.default_steps}: too few for {name}; take more") from error
 
 
 def _require_numbers(options: ModelOptions) -> None:
