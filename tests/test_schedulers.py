@@ -9,8 +9,11 @@ import pytest
 import torch
 from conftest import make_pipeline, make_scheduler
 
+from scd.cli.models import set_defaults
+from scd.cli.options import ModelOptions
 from scd.pipeline import SCDPipeline
 from scd.schedulers import KNOWN, check_scheduler, scheduler_named
+from scd.types import UserError
 
 MEAN, STD = 0.7, 0.5  # of the data, a normal distribution in every pixel
 STEPS = 50
@@ -125,6 +128,15 @@ def test_a_folder_keeps_its_schedule(tmp_path):
         pipe.scheduler = diffusers.RePaintScheduler.from_config(
             {**pipe.scheduler.config, "trained_betas": pipe.scheduler.betas.numpy()}
         )
+
+
+def test_too_few_steps_for_a_scheduler_are_an_error_of_the_user():
+    """PNDM's first step is made of four predictions."""
+    plain = make_scheduler(rescale_betas_zero_snr=False, prediction_type=V)
+    pipe = SCDPipeline.from_pipe(make_pipeline(), scheduler=plain)
+    set_defaults(pipe, ModelOptions(scheduler="PNDM", steps=4))
+    with pytest.raises(UserError, match="--steps 3: too few for PNDMScheduler; take more"):
+        set_defaults(pipe, ModelOptions(steps=3))
 
 
 def test_schedulers_by_name(caplog):
