@@ -242,6 +242,21 @@ def test_a_change_of_precision_is_seen_whatever_the_values(pipe):
     assert len(pipe(new, make_pose(1), generator=seeded()).images) == 1
 
 
+def test_a_size_that_was_not_asked_for_is_the_poses_bucket(pipe, reference, caplog):
+    tall = replace(make_pose(1), size=(1600, 1000))
+    out = pipe(reference, tall, output_type="np", generator=seeded()).images
+    assert out.shape == (1, 80, 48, 3), "64 x 64 pixels in the shape of 1600 x 1000"
+    assert not caplog.messages
+    assert pipe(reference, tall, 64, 64, output_type="np").images.shape == (1, 64, 64, 3)
+    assert caplog.messages == [
+        "a pose of a picture of 1600 x 1000 is stretched to 64 x 64; keep its shape: "
+        "scd.media.place(pose.size, size).apply_to_pose(pose)"
+    ]
+    pipe.register_to_config(world_version=1)
+    assert pipe(reference, tall, output_type="np").images.shape == (1, 64, 64, 3), "drawn people: the square"
+    assert len(caplog.messages) == 2
+
+
 def test_a_reference_of_which_no_joint_is_sure_is_one_without_a_pose(pipe):
     """As training has it: a black drawing has no features, and not those of a person of no joints."""
     torch.nn.init.normal_(pipe.pose_encoder.conv_out.bias)

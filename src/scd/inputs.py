@@ -3,6 +3,8 @@ clip has its own generator."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scd.data.buckets import Buckets
 from scd.types import Pose, PoseClip
+
+log = logging.getLogger("scd")
+STRETCHED = 1.1  # of the sides' ratios: from here on people look fat or thin
 
 
 def as_clips(poses: Any, times: int = 1) -> tuple[bool, Sequence[Any]]:
@@ -31,6 +37,19 @@ def as_clips(poses: Any, times: int = 1) -> tuple[bool, Sequence[Any]]:
     if len({len(p) if isinstance(p, PoseClip) else 0 for p in poses}) > 1:
         raise ValueError("clips of one call have one length; call once for each")
     return True, poses
+
+
+def painted_size(config: Any, height: int | None, width: int | None, pose: Pose) -> tuple[int, int]:
+    """(height, width) of what is painted: what was asked for, else where the model is at home for pictures
+    like the pose's. A line says so when the pose is stretched by it."""
+    at_home = pose.size if config.default_size is None else Buckets.of(config).nearest(*pose.size)
+    size = (height or at_home[0], width or at_home[1])
+    if abs(math.log(size[0] / size[1] * pose.size[1] / pose.size[0])) > math.log(STRETCHED):
+        log.warning(
+            "a pose of a picture of %d x %d is stretched to %d x %d; keep its shape: "
+            "scd.media.place(pose.size, size).apply_to_pose(pose)", *pose.size, *size,
+        )  # fmt: skip
+    return size
 
 
 def outside(state: Tensor, is_clip: bool) -> Tensor:

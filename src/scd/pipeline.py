@@ -31,7 +31,16 @@ from scd.denoiser import Denoiser
 from scd.encoders import AnyPicture, Encoders
 from scd.habits import Habits, with_own_motion
 from scd.inpaint import AnyRegion, Canvas, as_targets
-from scd.inputs import as_clips, initial_latents, inside, on_device, outside, same_for_frames, split_generator
+from scd.inputs import (
+    as_clips,
+    initial_latents,
+    inside,
+    on_device,
+    outside,
+    painted_size,
+    same_for_frames,
+    split_generator,
+)
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
@@ -193,11 +202,10 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         for network in self._readers:
             backbone.check_adapted(network)
         pixels = self._pixels(image)  # type: ignore[arg-type]
-        latents = self.encode_pictures(pixels)
         features = self.encode_reference_pose(pose, (pixels.shape[2], pixels.shape[3]))
         context = self.encode_context(pixels)
-        timestep = self.config.reference_timestep
-        cache = backbone.extract(self.unet, latents, timestep, features, context, self.reference_unet)
+        read = self.encode_pictures(pixels), self.config.reference_timestep, features, context
+        cache = backbone.extract(self.unet, *read, self.reference_unet)
         return Reference(cache, context, self.stamp)
 
     @property
@@ -249,8 +257,8 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
 
         reference: one for all, or a list of N, one each; None paints without one. poses: a Pose or N of them,
         a PoseClip or N of them. generator: one, which is split by index (so that picture i does not depend on
-        N), or N. height, width: both `default_size` if not said; models of photographs are at home in
-        those of `scd.data.buckets.Buckets.of(pipe.config)`, their poses placed there (`scd.media.place`).
+        N), or N. height, width: if not said the bucket nearest to the (first) pose's picture
+        (`scd.data.buckets.Buckets.of(pipe.config)`), for a model of drawn people its square.
         latents: (N, C, h, w) initial noise of unit variance, of clips (N, C, T, h, w).
         guidance_scale 1, or less, computes nothing twice. output_type: pil, np, pt or latent. window,
         overlap: frames, for clips longer than a window. work_folder: every few steps the state is saved
@@ -271,10 +279,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         )
         is_clip, clips = as_clips(poses, num_images_per_prompt)
         num, frames = len(clips), len(clips[0])
-        size = (
-            height or self.config.default_size or clips[0][0].size[0],
-            width or self.config.default_size or clips[0][0].size[1],
-        )
+        size = painted_size(self.config, height, width, clips[0][0])
         # diffusers' own callback objects name their tensors themselves
         tensors = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
         reference = self._check(reference, num // num_images_per_prompt, frames, size, tensors, output_type)
