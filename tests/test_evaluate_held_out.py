@@ -196,8 +196,11 @@ def test_a_clip_that_cannot_be_used_is_named_counted_and_changes_no_other(tmp_pa
     numbers = held_out.evaluate_held_out(pipe, shots)
     assert (numbers["num_clips"], numbers["num_broken"]) == (1, 1)
     assert "left out: no person found in frames 3-32 of test/b.mp4" in caplog.text
-    assert painter.seeds == [1], "the noise of a clip does not depend on the others"
     alone = held_out.evaluate_held_out(pipe, shots[1:])
+    assert painter.seeds[0] == painter.seeds[1], "the noise of a clip does not depend on the others"
+    held_out.evaluate_held_out(pipe, shots[1:], seed=1)
+    held_out.evaluate_held_out(pipe, [replace(shots[1], clip="test/d.mp4")])
+    assert len(set(painter.seeds)) == 3, "but on the seed and on its name"
     assert alone["psnr"] == numbers["psnr"]
     with pytest.raises(UserError, match="none of 1 clips could be read"):
         held_out.evaluate_held_out(pipe, shots[:1])

@@ -192,6 +192,11 @@ def _seen(pose: Pose) -> Pose:
     return replace(pose, scores=np.where(pose.scores >= MIN_SCORE, pose.scores, np.float32(0)))
 
 
+def _seed(seed: int, clip: str) -> int:
+    """Of a clip's noise: the same whichever other clips can be used."""
+    return int(np.random.SeedSequence([seed, *clip.encode()]).generate_state(1)[0])
+
+
 def _reconstructed(pipe: Any, frames: Frames) -> Iterator[Picture]:
     for start in range(0, len(frames), AT_ONCE):
         yield from reconstruct(pipe, list(frames[start : start + AT_ONCE]))
@@ -214,7 +219,7 @@ def evaluate_held_out(
     """The means over the clips that could be read, None without a measure.
 
     Painted and true frames go to `out`/painted and `out`/truth, a folder of PNG for each clip, without
-    padding. The noise of shot i depends on the seed and i only. A clip that cannot be read is a line in the
+    padding. The noise of a clip depends on the seed and its name only. A clip that cannot be read is a line in the
     log. Raises UserError when none can.
     """
     rows: list[dict[str, float]] = []
@@ -230,7 +235,7 @@ def evaluate_held_out(
             continue
         clip = case.clip
         reference = pipe.encode_reference(clip.reference, clip.reference_pose)
-        painted = np.stack(list(paint_frames(pipe, reference, clip.poses, seed + number)))
+        painted = np.stack(list(paint_frames(pipe, reference, clip.poses, _seed(seed, shot.clip))))
         rows.append(measure(pipe, case, painted, detector, lpips))
         frames += len(painted)
         for real, pictures in ((False, painted), (True, clip.frames)):
