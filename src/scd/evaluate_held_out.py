@@ -219,8 +219,8 @@ def evaluate_held_out(
     """The means over the clips that could be read, None without a measure.
 
     Painted and true frames go to `out`/painted and `out`/truth, a folder of PNG for each clip, without
-    padding. The noise of a clip depends on the seed and its name only. A clip that cannot be read is a line in the
-    log. Raises UserError when none can.
+    padding. The noise of a clip depends on the seed and its name only. A clip that cannot be read is a line
+    in the log. Raises UserError when none can.
     """
     rows: list[dict[str, float]] = []
     frames = 0
