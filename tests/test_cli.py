@@ -778,8 +778,19 @@ def test_world_draws_sheets_and_data_sets(scd, folder):
     assert scd(*command, "--force")[0] == 0
     (folder / "mine").mkdir()
     (folder / "mine/letter.txt").write_text("dear")
-    assert "not made by `scd world`" in complaint(scd("world", "mine", "--force"))
+    assert "mine was not made by scd: name a new folder" in complaint(scd("world", "mine", "--force"))
     assert (folder / "mine/letter.txt").exists()
+
+
+def test_world_draws_where_a_link_points_to(scd, folder):
+    (folder / "disk").mkdir()
+    (folder / "link").symlink_to(folder / "disk")
+    command = ("world", "link", "--num", 2, "--views", 1, "--size", 32)
+    assert scd(*command)[0] == 0
+    assert scd(*command, "--seed", 5, "--force")[0] == 0
+    assert (folder / "link").is_symlink()
+    assert sorted(path.name for path in (folder / "disk").iterdir()) == ["00000005", "00000006", "world.json"]
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_doctor_names_what_is_missing(scd, folder, model, monkeypatch):

@@ -168,6 +168,11 @@ def test_several_poses_of_a_file_become_what_the_name_says(animate, folder, view
     Path("there").mkdir()
     assert animate("poses.npz", "-o", "there")[0] == 0
     assert len(list(Path("there").glob("*.png"))) == FRAMES
+    gone = replace(views[0].pose, scores=np.zeros_like(views[0].pose.scores))
+    write_poses("second.npz", [[gone, views[0].pose]] * 3, FPS)
+    assert "second.npz: person 1 is in none of its 3 frames" in complaint(
+        animate("second.npz", "--person", 1, "-o", "gone.mp4")
+    )
     write_poses("one.npz", [[views[0].pose]])
     assert animate("one.npz", "-o", "still.webp")[0] == 0
     assert media.read_image("still.webp").shape == (32, 32, 3)

@@ -342,7 +342,7 @@ def test_prepare_finds_poses_and_regions_where_there_are_none_and_resumes(viton,
         shutil.rmtree(data / part / "openpose_json")
         shutil.rmtree(data / part / "agnostic-mask")
     eyes = Eyes([truth])
-    monkeypatch.setattr(tryon_prepare, "_detector", lambda name: eyes)
+    monkeypatch.setattr(tryon_prepare.detect, "get_detector", lambda name: eyes)
     manifest = tmp_path / "out" / "m.jsonl"
 
     def stop():

@@ -416,6 +416,8 @@ def test_a_dry_run_counts_an_epoch(scd, root, pairs, tmp_path):
     row = rows("--accumulation", 1, "--data.tryon", pairs, "--data.tasks", 0.8, 0.2, 0)
     counted = int(row["pairs that can train"])
     assert row["steps per epoch"] == str(math.ceil(max(clips / 0.8, counted / 0.2)))
+    row = rows("--accumulation", 1, "--data.tryon", pairs, "--data.tasks", 0, 1, 0)
+    assert row["steps per epoch"] == row["pairs that can train"] == str(counted)
     assert "the world is endless" in scd("train", "world-tiny", "--dry-run")[1]
     bare = tmp_path / "bare"
     shutil.copytree(root, bare, ignore=shutil.ignore_patterns("scd.jsonl"))

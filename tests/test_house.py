@@ -94,11 +94,21 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-            if node.module.startswith("scd"):
-                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ("scd", *path.relative_to(SOURCE).parts[:-1])[: -node.level + 1 or None]
+            module = ".".join([*(package if node.level else ()), *filter(None, [node.module])])
+            found.add(module)
+            if module.startswith("scd"):
+                found.update(f"{module}.{alias.name}" for alias in node.names)
     return found
+
+
+def test_relative_imports_are_imports(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    (tmp_path / "world").mkdir()
+    file = tmp_path / "world/scene.py"
+    file.write_text("from .cloth import EMBLEMS\nfrom ..train import train\nfrom .. import demo\n")
+    assert {"scd.world.cloth", "scd.train", "scd.train.train", "scd.demo"} <= imports(file)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

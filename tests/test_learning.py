@@ -16,6 +16,7 @@ from sd15_folder import age, make
 from scd import SCDPipeline, model, train
 from scd.checkpoint import checkpoints
 from scd.config import PRESETS, for_memory
+from scd.schedulers import mismatch
 from scd.types import UserError
 
 SMALL = replace(
@@ -122,7 +123,21 @@ def test_another_objective_than_the_one_learnt_is_told(folders, tmp_path, caplog
     model.start(replace(embedded, network=PRESETS["world-pictures"].network), tmp_path / "b")
     model.start(replace(SMALL, **folders), tmp_path / "c")  # Stable Diffusion is asked for v as usual
     (told,) = [record.getMessage() for record in caplog.records if record.name == "scd"]
-    assert told.startswith("embedded learnt to predict sample, and mine asks for v_prediction")
+    assert told.startswith("mine's schedule does not fit embedded: it is set to v_prediction, the")
+
+
+def test_another_noise_schedule_than_the_one_learnt_is_told(tmp_path, caplog):
+    """METHOD 4: the picture network of stage 2 would see levels it never learnt."""
+    network = replace(PRESETS["world-pictures"].network, beta_start=0.00085, beta_end=0.012)
+    mine = replace(PRESETS["world-joint"], name="mine", network=network)
+    model.start(mine, tmp_path / "a")
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "scd"]
+    assert told.startswith("mine's schedule does not fit embedded: its noise schedule is another")
+    caplog.clear()
+    pipe = model.start(replace(PRESETS["world-motion"], network=network), tmp_path / "b")
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "scd"]
+    assert told.endswith("temporal layers learn with the schedule of the model")
+    assert mismatch(model.load(None, "cpu").scheduler, pipe.scheduler) is None
 
 
 def test_a_preset_without_its_folder_says_what_to_give(tmp_path):

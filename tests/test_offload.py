@@ -30,7 +30,7 @@ CUDA = torch.device("cuda:0")
 
 def with_codec():
     pipe = make_pipeline()
-    pipe.vae = PatchCodec(4, refine_channels=2)
+    pipe.vae = PatchCodec(4)
     return pipe
 
 

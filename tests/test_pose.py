@@ -477,6 +477,9 @@ def test_openpose_json_without_people_and_folders_of_it(tmp_path):
     clip = read_poses(tmp_path)
     assert [len(frame) for frame in clip.frames] == [1, 0]
     np.testing.assert_allclose(clip.frames[0][0].joints[0], [0.1, 0.2])
+    for number in (10, 9):  # in the order of their numbers, as pictures are read
+        save_json(tmp_path / f"z{number}.json", somebody if number == 9 else nobody)
+    assert [len(frame) for frame in read_poses(tmp_path).frames] == [1, 0, 1, 0]
     save_json(tmp_path / "c.json", nobody | {"canvas_height": 21})
     assert "c.json is not a usable pose file: its picture is (21, 30)" in error_of(read_poses, tmp_path)
 
@@ -733,6 +736,7 @@ def test_dwpose_weights_that_cannot_be_loaded(monkeypatch):
 
 
 def test_missing_detectors_say_what_to_install(monkeypatch):
+    get_detector.cache_clear()
     monkeypatch.setitem(sys.modules, "rtmlib", None)
     assert "pip install 'scd[dwpose]'" in error_of(get_detector, "dwpose")
     monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.holistic", None)

@@ -63,7 +63,11 @@ def curve(run: Path) -> list[tuple[int, float]]:
 
 def learnt(run: Path) -> dict[str, torch.Tensor]:
     last = checkpoint.checkpoints(run)[-1]
-    return load_file(last / "model.safetensors") | load_file(last / "ema.safetensors", "cpu")
+    return {
+        f"{file} {name}": tensor
+        for file in ("model", "ema")
+        for name, tensor in load_file(last / f"{file}.safetensors").items()
+    }
 
 
 @pytest.mark.parametrize("stages", [(4,), pytest.param((4, 6), marks=pytest.mark.slow)])
@@ -173,6 +177,24 @@ def test_a_kill_between_two_models_leaves_the_older_one(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), checkpoint.whole_folder(tmp_path / "model") as temporary:
         (temporary / "new").touch()
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == before
+
+
+def test_a_model_folder_that_is_a_link_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "disk")
+    for name in "abc":
+        with checkpoint.whole_folder(tmp_path / "model") as temporary:
+            (temporary / name).touch()
+    assert (tmp_path / "model").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "model"]
+
+
+def test_a_lora_is_refused_in_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.sharding, "is_sharded", lambda accelerator: True)
+    config = replace(PRESETS["world-tiny"], learn="lora", steps=1, sample_pictures=0, tracker="none")
+    with pytest.raises(UserError, match="--learn lora: not with shards"):
+        train.train(config, tmp_path, make_pipeline())
 
 
 def test_a_log_is_cut_where_a_run_goes_on(tmp_path):

@@ -128,6 +128,7 @@ def test_settings_that_stay_are_not_written_again(tmp_path, monkeypatch):
 
 def test_without_nice_reading_goes_on(monkeypatch):
     monkeypatch.delattr(os, "nice")  # Windows
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # or this process would ignore Ctrl-C ever after
     machine.yield_the_cores(0)
 
 

@@ -362,6 +362,8 @@ def test_poses_of_larger_pictures_still_fit(viton):
     np.testing.assert_allclose(read_pose(pair, SIZE).joints, expected.joints, atol=1e-5)
     pair.pose.write_text('{"people": []}')
     assert not read_pose(pair, SIZE).scores.any()
+    write_poses(pair.pose.with_suffix(".npz"), [], size=SIZE)
+    assert not read_pose(replace(pair, pose=pair.pose.with_suffix(".npz")), SIZE).scores.any()
 
 
 # ---- what is missing or broken ----

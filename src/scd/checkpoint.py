@@ -139,6 +139,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def put_back(folder: Path) -> None:
     """Undo a swap of `export` that was killed half-way."""
+    folder = folder.resolve()
     old = folder.with_name(folder.name + ".old")
     if old.is_dir() and not folder.exists():
         os.replace(old, folder)
@@ -147,7 +148,8 @@ def put_back(folder: Path) -> None:
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to write into, which becomes `folder` when the block ends well: whole or not at all.
-    Raises UserError where the disk is full."""
+    A link stays one. Raises UserError where the disk is full."""
+    folder = folder.resolve()
     temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     put_back(folder)
     for path in (temporary, old):

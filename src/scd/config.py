@@ -18,7 +18,8 @@ PICTURES, TRYON, DRESSED = range(3)  # what a step's block asks for: places in D
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A denoising network made from nothing; ignored when training starts from saved weights."""
+    """A denoising network made from nothing. When training starts from saved weights all is ignored but what
+    the schedule and the sampler are made of."""
 
     block_out_channels: tuple[int, ...] = (96, 128, 192)  # one level each
     # Which levels have attention, on the way down and up (from fine to coarse in both)
@@ -38,7 +39,8 @@ class NetworkConfig:
     # Stride of the pose encoder's first convolution: at full resolution it would cost a twentieth of a step
     pose_stride: int = 2
     pose_frequencies: int = 4  # place features (pose_encoder.place_features); 0 = none
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "sample"
+    # Noise itself (epsilon) has no first step where the schedule ends in pure noise (METHOD 4)
+    prediction_type: Literal["v_prediction", "sample"] = "sample"
     # Scaled-linear as Stable Diffusion's (0.00085, 0.012), moved to more noise: S = 1 at t = 170. Below that
     # level the noised target itself shows what should be read from the reference.
     beta_start: float = 0.003
@@ -163,7 +165,7 @@ class TrainConfig:
 _SD15 = NetworkConfig(prediction_type="v_prediction", beta_start=0.00085, beta_end=0.012, sampler="ddim")
 
 PRESETS: dict[str, TrainConfig] = {
-    # The embedded model; 10.8 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
+    # The embedded model; 11.9 M + 0.2 M parameters, about 10 targets a second on 2 cores (bfloat16, no matrix
     # units)
     "world-pictures": TrainConfig(),
     # Try-on alone; and the joint training of the embedded model, one network for pictures, try-on and both at

@@ -28,6 +28,7 @@ from scd.loading import index_of
 from scd.media.files import replacing
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
+from scd.schedulers import mismatch
 from scd.types import UserError
 
 log = logging.getLogger("scd")
@@ -99,13 +100,18 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
         pipe = build(config)
     else:
         # The weights are the init's, the schedule is the run's
-        pipe = load_init(config)
-        learnt, asked = pipe.scheduler.config.prediction_type, config.network.prediction_type
-        if learnt != asked and _is_trained(config.init):
-            log.warning(
-                f"{config.init} learnt to predict {learnt}, and {config.name} asks for {asked}: it has to "
-                "learn that anew, unless --network.prediction-type, .beta-start and .beta-end say otherwise"
-            )
+        pipe, scheduler = load_init(config), build_scheduler(config.network)
+        other = mismatch(pipe.scheduler, scheduler)
+        if other is not None and _is_trained(config.init):
+            text = f"{config.name}'s schedule does not fit {config.init}: {other}"
+            if config.learn == "motion":  # the picture network stays what it is
+                log.warning("%s; temporal layers learn with the schedule of the model", text)
+                scheduler = pipe.scheduler
+            else:
+                log.warning(
+                    "%s; it has to learn that anew, unless --network.prediction-type, .beta-start and "
+                    ".beta-end say otherwise", text,
+                )  # fmt: skip
         if pipe.config.pose_drawing != "openpose" or not pipe.config.reference_pose:
             text = (
                 f"{config.init} learnt other drawings of poses, or references without a pose; training draws "
@@ -115,7 +121,7 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
                 raise UserError(f"{text}: its picture network has to learn that first (--learn all)")
             log.warning("%s: it has to learn that, and is saved so", text)
             pipe.register_to_config(pose_drawing="openpose", reference_pose=True)
-        pipe = SCDPipeline.from_pipe(pipe, scheduler=build_scheduler(config.network))
+        pipe = SCDPipeline.from_pipe(pipe, scheduler=scheduler)
     pipe = _with_motion(_with_reader(pipe, config), config)
     # It paints what it learns: at that size, and in squares or in buckets (scd.data.buckets)
     pipe.register_to_config(default_size=config.data.size, world_version=_world_version(config))

@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def check_scheduler(trained: Any, scheduler: Any) -> None:
     """Raise ValueError when `scheduler` cannot sample what `trained`, the one saved with the weights,
     describes."""
-    problem = _problem(trained, scheduler)
+    problem = mismatch(trained, scheduler)
     if problem is None:
         return
     name = type(scheduler).__name__
@@ -49,7 +49,8 @@ def scheduler_named(trained: Any, name: str) -> Any:
     return _made(trained, known)
 
 
-def _problem(trained: Any, scheduler: Any) -> str | None:
+def mismatch(trained: Any, scheduler: Any) -> str | None:
+    """Why `scheduler` cannot sample what `trained` describes; None where it can."""
     try:
         wanted, given = objective_name(trained), objective_name(scheduler)
     except (ValueError, AttributeError) as error:
@@ -87,7 +88,7 @@ def _fits(trained: Any, name: str) -> bool:
         scheduler = _made(trained, name)
     except (ImportError, ValueError, NotImplementedError):  # LMS asks for SciPy; PNDM knows no x0
         return False
-    return _problem(trained, scheduler) is None
+    return mismatch(trained, scheduler) is None
 
 
 def _made(trained: Any, name: str) -> Any:

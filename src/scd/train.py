@@ -105,6 +105,8 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         # What layers saw does not leave a sharded network, and two networks never see one joint pass
         what = "shards of parameters" if sharded else "a model that has a network of its own for references"
         raise UserError(f"--matching-weight: not with {what}; leave it out")
+    if config.learn == "lora" and sharded:  # its base's hash and its merged copy read whole weights
+        raise UserError("--learn lora: not with shards of parameters, which so few do not need")
     shown = sharding.duplicate(pipe) if sharded and writes else pipe
     pipe.to(accelerator.device)
     trainee = Trainee(pipe).train()
@@ -153,9 +155,12 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     def share() -> None:
         """Bring what all processes counted to the first one."""
         if num_processes > 1:
-            counts = torch.tensor([tally.sums, tally.weights], device=accelerator.device)
-            sums, weights = cast(Tensor, accelerator.reduce(counts)).tolist()
+            own = [*tally.sums, *tally.weights, sum(tally.matches), len(tally.matches)]
+            counts = torch.tensor(own, device=accelerator.device)
+            *levels, matches, number = cast(Tensor, accelerator.reduce(counts)).tolist()
+            sums, weights = levels[: len(tally.sums)], levels[len(tally.sums) :]
             tally.sums, tally.weights = (sums, weights) if writes else (Tally().sums, Tally().weights)
+            tally.matches = [matches / number] * int(number) if writes and number else []
 
     def show() -> None:
         """Bring the averaged weights into `shown`; all processes. `hide` takes them out again."""

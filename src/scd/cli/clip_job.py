@@ -209,7 +209,7 @@ def open_driving(options: Animate, person: Person) -> Source:
     )
     shown_at = (int((start + number / rate) * own + 1e-6) for number in range(num))
     frames = [file.frames[min(number, len(file.frames) - 1)] for number in shown_at]
-    if not any(place < len(frame) for frame in frames):
+    if not any(place < len(frame) and frame[place].scores.any() for frame in frames):
         raise UserError(f"{driving}: person {place + 1} is in none of its {len(frames)} frames")
     shown = [frame[place] if place < len(frame) else None for frame in frames]
     return Source(driving, rate, None, [Seen(p if p and p.scores.any() else None) for p in shown])

@@ -76,7 +76,8 @@ def _epoch(config: TrainConfig) -> dict[str, str]:
         return {"steps per epoch": f"not known yet: {error}"}
     parts: dict[str, tuple[Any, float]] = {"pairs" if config.data.is_tryon else "clips": (dataset, 1.0)}
     if isinstance(dataset, Mixed):
-        parts = {"clips": (dataset.clips, 1 - dataset.share), "pairs": (dataset.pairs, dataset.share)}
+        both = {"clips": (dataset.clips, 1 - dataset.share), "pairs": (dataset.pairs, dataset.share)}
+        parts = {name: (part, share) for name, (part, share) in both.items() if share}
     steps = max(
         len(part.items) / (config.data.groups * config.accumulation * share) for part, share in parts.values()
     )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +22,7 @@ from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED
 from scd.data.write_clips import write_tiktok, write_ubc
 from scd.data.write_dress_code import write_dress_code
 from scd.data.write_viton_hd import write_viton_hd
-from scd.media.files import VIDEOS, exists_already
+from scd.media.files import VIDEOS, replacing_folder
 from scd.media.picture import settings_beside
 from scd.pose.files import write_poses
 from scd.types import UserError
@@ -151,25 +148,11 @@ def _dataset(options: World, settings: dict[str, Any]) -> None:
 def _replacing(options: World, settings: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill, written aside, then renamed, with world.json in it. Raises UserError where something
     stands that may not be replaced."""
-    out = options.out
-    if out.is_dir() and any(out.iterdir()):
-        if not options.force:
-            raise exists_already(out)
-        if not (out / CARD).is_file():
-            raise UserError(
-                f"{out} was not made by `scd world` (no {CARD}) and is not replaced: choose another name"
-            )
-    elif not out.is_dir():
-        require_free([out], options.force)
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    if not options.out.is_dir():
+        require_free([options.out], options.force)
+    with replacing_folder(options.out, options.force, lambda out: (out / CARD).is_file()) as temporary:
         yield temporary
         (temporary / CARD).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        if out.is_dir():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _scenes(options: World):

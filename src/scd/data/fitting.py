@@ -133,11 +133,16 @@ def read_pose(pair: TryOnPair, size: tuple[int, int]) -> Pose:
         return empty_pose(size)
     pose = None if pair.pose.suffix == ".npz" else _dress_code_pose(pair.pose, size)
     if pose is None:
-        people = read_poses(pair.pose, size).frames[0]
+        people = _first_frame(pair.pose, size)
         if any(_beyond(person) for person in people):  # pictures made smaller, poses as they were
-            people = read_poses(pair.pose, VITON_HD_CANVAS).frames[0]
+            people = _first_frame(pair.pose, VITON_HD_CANVAS)
         pose = max(people, key=_area, default=empty_pose(size))
     return replace(pose, size=size)
+
+
+def _first_frame(path: Path, size: tuple[int, int]) -> list[Pose]:
+    frames = read_poses(path, size).frames
+    return frames[0] if frames else []
 
 
 def _dress_code_pose(path: Path, size: tuple[int, int]) -> Pose | None:

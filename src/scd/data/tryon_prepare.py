@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def survey_pairs(
     for _ in range(num_pictures(layout) - len(people) - len(garments)):
         tell()
     if kept is not None and any(pair.pose is None for pair in people.values()):
-        _detector(detector)  # what stands against it is no fault of a picture
+        detect.get_detector(detector)  # what stands against it is no fault of a picture
     tasks = [(pair.person, pair, kept, detector, layout.root) for pair in people.values()]
     tasks += [(path, None, kept, detector, layout.root) for path in garments]
     keys, facts = [*people, *garments], {}
@@ -168,7 +167,7 @@ def _find_pose(image: NDArray[np.uint8], content: str, kept: Path, detector: str
     """The file of the people in a picture; of nobody, where nobody is found."""
 
     def find() -> PoseFile:
-        return PoseFile([_detector(detector).detect(image)], (image.shape[0], image.shape[1]))
+        return PoseFile([detect.get_detector(detector).detect(image)], (image.shape[0], image.shape[1]))
 
     options = {"picture": True}
     cached_poses(find, content, detector, options, kept)
@@ -176,8 +175,3 @@ def _find_pose(image: NDArray[np.uint8], content: str, kept: Path, detector: str
     if not path.exists():
         raise UserError(f"{path.parent}: poses cannot be kept there; make the folder writable")
     return path
-
-
-@lru_cache(maxsize=1)
-def _detector(name: str) -> detect.Detector:
-    return detect.get_detector(name)

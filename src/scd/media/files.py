@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,17 +80,20 @@ def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
+def replacing_folder(
+    path: str | Path, force: bool = False, ours: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
     """A temporary folder to fill: it becomes `path` when the block ends well, else it vanishes.
 
-    `force` replaces a folder of frames that `write_clip` wrote, and nothing else: a slip of the hand must not
-    delete somebody's pictures. An empty folder is taken without asking. UserErrors as in `replacing`.
+    `force` replaces a folder that is `ours`, by default one of frames that `write_clip` wrote, and nothing
+    else: a slip of the hand must not delete somebody's pictures. An empty folder is taken without asking, a
+    link stays one. UserErrors as in `replacing`.
     """
     path = Path(path)
     home = path.resolve()  # of a link the folder that it stands for; "." has a name then
     temporary, old = _temporary(home), _temporary(home)
     try:
-        require_replaceable_folder(path, force)
+        require_replaceable_folder(path, force, ours)
         temporary.mkdir(parents=True)
         yield temporary
         if home.exists():
@@ -108,15 +111,20 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def require_replaceable_folder(path: Path, force: bool) -> None:
+def require_replaceable_folder(path: Path, force: bool, ours: Callable[[Path], bool] | None = None) -> None:
     """UserError where `replacing_folder` may not put a folder."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: name a new folder")
     if path.is_dir() and any(path.iterdir()):
         if not force:
             raise exists_already(path)
-        if not all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir()):
-            raise UserError(f"{path} holds more than frames written by scd: name a new folder")
+        if not (ours or _only_frames)(path):
+            what = "was not made by scd" if ours else "holds more than frames written by scd"
+            raise UserError(f"{path} {what}: name a new folder")
+
+
+def _only_frames(path: Path) -> bool:
+    return all(file.name == RATE_FILE or _OWN_FRAME.fullmatch(file.name) for file in path.iterdir())
 
 
 def _temporary(path: Path) -> Path:
@@ -144,10 +152,10 @@ def frame_files(folder: Path) -> list[Path]:
         ]  # fmt: skip
     if not files:
         raise UserError(f"{folder} holds no pictures: put the frames there, named in their order (0001.png)")
-    return sorted(files, key=_natural)
+    return sorted(files, key=natural_order)
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     """Numbers compare as numbers; the name itself decides between 1.png and 01.png."""
     parts = re.split(r"(\d+)", path.name.lower())
     # Odd places hold the digits: `int` would also take other scripts' digits, which `\d` finds too.

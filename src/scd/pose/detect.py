@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import cv2
@@ -123,8 +124,10 @@ class DWPoseDetector:
 DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipeDetector, "dwpose": DWPoseDetector}
 
 
+@lru_cache
 def get_detector(name: str = "mediapipe") -> Detector:
-    """The detector of that name, "mediapipe" or "dwpose". UserError when it is unknown or not installed."""
+    """The detector of that name, "mediapipe" or "dwpose", loaded once: it remembers nothing of a picture.
+    UserError when it is unknown or not installed."""
     if name not in DETECTORS:
         raise UserError(f"there is no pose detector {name!r}: use {' or '.join(DETECTORS)}")
     return DETECTORS[name]()

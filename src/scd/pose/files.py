@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.media import replacing
+from scd.media.files import natural_order, replacing
 from scd.types import (
     BODY,
     FACE,
@@ -96,7 +96,8 @@ def write_poses(
 
 
 def read_poses(path: str | Path, size: tuple[int, int] | None = None) -> PoseFile:
-    """Read a pose file, or a folder of JSON files with one frame each, in the order of their names.
+    """Read a pose file, or a folder of JSON files with one frame each, in the order of the numbers in their
+    names.
 
     `size` (height, width) is the picture's, for JSON that does not say it. A frame's last people drop out
     where all their joints are absent; absent people before others stay, so that a place in the list stays one
@@ -105,7 +106,7 @@ def read_poses(path: str | Path, size: tuple[int, int] | None = None) -> PoseFil
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(path.glob("*.json"))
+        files = sorted(path.glob("*.json"), key=natural_order)
         if not files:
             raise UserError(f"{path} holds no .json pose files: name a pose file or the folder they are in")
         parts = [read_poses(file, size) for file in files]

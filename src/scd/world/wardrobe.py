@@ -14,7 +14,7 @@ from .cloth import EMBLEMS, LETTERS
 Colour = tuple[float, float, float]  # RGB, 0..255
 
 KINDS = ("upper", "lower", "dress")
-# Name: odds among tops. Plain is 17 %, so 83 % of tops and dresses carry a pattern.
+# Name: odds among tops. Plain is 14 %, so 86 % of tops and dresses carry a pattern.
 PATTERNS = {
     "plain": 17,
     "stripes": 16,
