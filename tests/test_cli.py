@@ -358,7 +358,7 @@ def test_results_are_kept_unless_forced(animate, detector, folder):
 
 
 def test_what_the_model_knows_is_said(animate, scd):
-    assert "drawn people at 32 px" in animate("me.png", "poses.npz", "-o", "a.png")[2]
+    assert "this model knows drawn people" in animate("me.png", "poses.npz", "-o", "a.png")[2]
     scd("world", "drawn.png", "--num", 1, "--views", 1, "--size", 96)
     assert animate("drawn.png", "poses.npz", "-o", "b.png")[2] == ""
 

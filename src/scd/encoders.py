@@ -16,6 +16,8 @@ from scd.types import Pose, UserError
 DECODED_AT_ONCE = 8  # frames of a clip: memory, not the result, depends on it
 AnyPicture = Image.Image | np.ndarray | Tensor  # PIL; uint8 (H, W, 3); float (3, H, W) in [0, 1]
 
+OVERSHOOT = 0.2  # beyond [0, 1]: bicubic resizing gives so much; [-1, 1] and 0..255 are other conventions
+
 # CLIP's own preprocessing (Radford et al. 2021): resize to 224, then these means and deviations
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -165,14 +167,16 @@ def require_finite(values: np.ndarray | Tensor, what: str, dtype: torch.dtype) -
 
 
 def as_pixels(image: AnyPicture, factor: int) -> Tensor:
-    """(3, H, W) float32 in [0, 1]. Raises ValueError for another layout or a side that is no multiple of
-    `factor`."""
+    """(3, H, W) float32 in [0, 1]. Raises ValueError for another kind, layout or range, or a side that is no
+    multiple of `factor`."""
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")
         image = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1) / 255  # PIL's are read-only
+    if not isinstance(image, Tensor):
+        raise ValueError(f"a picture is uint8 (H, W, 3), a PIL picture or a tensor, not {image!r:.80}")
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise ValueError(
             f"a picture tensor is float (3, H, W) in [0, 1], not {image.dtype} {tuple(image.shape)}"
@@ -181,4 +185,7 @@ def as_pixels(image: AnyPicture, factor: int) -> Tensor:
         raise ValueError(
             f"picture sides must be multiples of {factor}, not {image.shape[1]} x {image.shape[2]}"
         )
+    low, high = image.min().item(), image.max().item()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(f"a picture tensor is float in [0, 1], not from {low:.3g} to {high:.3g}")
     return image.float()

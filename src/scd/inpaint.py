@@ -105,6 +105,7 @@ def _as_region(region: Any) -> Region:
         return np.asarray(region.convert("L")) > HALF
     if isinstance(region, np.ndarray) and region.dtype == bool and region.ndim == 2:
         return region
-    kinds = (getattr(region, name, None) for name in ("mode", "dtype", "shape"))
+    names = ("mode",) if isinstance(region, Image.Image) else ("dtype", "shape")
+    kinds = (getattr(region, name, None) for name in names)
     what = " ".join([type(region).__name__, *(str(kind) for kind in kinds if kind is not None)])
     raise ValueError(f"a region is bool (H, W), True = generate, or a PIL picture of mode L or 1; not {what}")

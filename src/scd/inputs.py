@@ -100,6 +100,8 @@ def split_generator(generator, num: int) -> list[torch.Generator | None]:
         if len(generator) != num:
             raise ValueError(f"{len(generator)} generators for {num} pictures")
         return list(generator)
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator is torch.Generator().manual_seed(0), or a list, not {generator!r}")
     base = _seed_of(generator)
     seeds = [
         int(np.random.SeedSequence([base, i]).generate_state(1, np.uint64)[0]) >> 1 for i in range(1, num)

@@ -34,19 +34,23 @@ from scd.types import UserError
 log = logging.getLogger("scd")
 
 
+EMBEDDED = "embedded"  # as a model's name
+
+
 def embedded_folder() -> Path:
     """The folder of the embedded model, inside the package."""
     return Path(str(files("scd") / "weights" / "embedded"))
 
 
 def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> SCDPipeline:
-    """The embedded model, or the one at `path_or_id`, on `device` (auto, cuda, mps, cpu) in `dtype` (auto,
-    float32, ...).
+    """The embedded model (None or "embedded"), or the one at `path_or_id`, on `device` (auto, cuda, mps, cpu)
+    in `dtype` (auto, float32, ...).
 
     auto: the first accelerator there is, in half precision on CUDA, float32 elsewhere. Raises UserError.
     """
-    path = str(embedded_folder() if path_or_id is None else path_or_id)
-    if path_or_id is None and not (embedded_folder() / "model_index.json").is_file():
+    embedded = path_or_id is None or (path_or_id == EMBEDDED and not Path(EMBEDDED).exists())
+    path = str(embedded_folder() if embedded else path_or_id)
+    if embedded and not (embedded_folder() / "model_index.json").is_file():
         raise UserError(
             f"{path}: the embedded model is missing from this installation; install the package again"
         )
@@ -57,7 +61,7 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
         )
     place = resolve_device(device)
     try:
-        return SCDPipeline.from_pretrained(path, torch_dtype=resolve_dtype(dtype, place)).to(place)
+        return SCDPipeline.from_pretrained(path, dtype=resolve_dtype(dtype, place)).to(place)
     except (OSError, KeyError, TypeError, ValueError) as error:  # damaged folders, ids out of reach
         raise UserError(
             f"{path}: no model that can be loaded ({' '.join(str(error).split())[:200]})"
@@ -178,7 +182,7 @@ def load_init(config: TrainConfig) -> SCDPipeline:
             "and with the former --image-encoder, CLIP ViT-L/14's"
         )
     if _is_trained(config.init):
-        pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+        pipe = load(config.init, "cpu", "float32")
         if config.image_encoder and pipe.image_encoder is None:
             raise UserError(f"--image-encoder: {config.init} learnt without one; leave it out")
         return pipe
@@ -187,7 +191,7 @@ def load_init(config: TrainConfig) -> SCDPipeline:
 
 def _is_trained(init: str) -> bool:
     """Whether the weights to start from are an SCD model's."""
-    return init == "embedded" or not is_stable_diffusion(init)
+    return init == EMBEDDED or not is_stable_diffusion(init)
 
 
 def is_stable_diffusion(source: str) -> bool:

@@ -43,7 +43,7 @@ from scd.inputs import (
 )
 from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
-from scd.reference import Reference, active_switches, check_stamp, fingerprint, make_stamp
+from scd.reference import Reference, active_switches, as_reference, check_stamp, fingerprint, make_stamp
 from scd.savepoint import EVERY, Savepoint, loop_settings
 from scd.types import Pose, PoseClip, UserError
 
@@ -374,8 +374,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         if reference is None:
             return None
         backbone.check_adapted(self.unet)
-        if isinstance(reference, list | tuple):
-            reference = Reference.stack(reference)
+        reference = as_reference(reference)
         if reference.num_groups not in (1, num):
             raise ValueError(
                 f"{reference.num_groups} references for {num} poses: give one for all, or one each"

@@ -56,6 +56,8 @@ class Reference:
     def __add__(self, other: Reference) -> Reference:
         """Both pictures at once: front and back of a person, a person and a garment. Tokens are joined in
         order, not averaged. Raises ValueError for a stack and a single one."""
+        if not isinstance(other, Reference):
+            return NotImplemented
         check_stamp(other.stamp, self.stamp)
         if other.num_groups != self.num_groups:
             raise ValueError(
@@ -240,6 +242,19 @@ def fingerprint(*modules: nn.Module) -> bytes | None:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def as_reference(given: Any) -> Reference:
+    """One reference, or a list of N as a stack. Raises ValueError for anything else."""
+    several = isinstance(given, list | tuple)
+    for one in given if several else [given]:
+        if not isinstance(one, Reference):
+            raise ValueError(f"a reference is what pipe.encode_reference returns, not {type(one).__name__}")
+    if not several:
+        return given
+    if not given:
+        raise ValueError("an empty list: give one reference for all poses, or one each")
+    return Reference.stack(given)
 
 
 def check_stamp(stamp: Mapping[str, str], expected: Mapping[str, str]) -> None:

@@ -82,6 +82,11 @@ def animate(options: Animate) -> None:
 
 def require_no_clip_options(options: Animate) -> None:
     """UserError for options of clips where the pose is a picture."""
+    if options.more and not options.poses and options.like is None:
+        raise UserError(
+            f"--more takes all that follows it, {options.more[-1]} too; name the driver first: "
+            "scd animate REFERENCE DRIVING --more PICTURE"
+        )
     given = {
         "--preview-pose": options.preview_pose, "--compare": options.compare, "--start": options.start,
         "--end": options.end, "--fps": options.fps, "--max-frames": options.max_frames,
@@ -98,10 +103,7 @@ def require_no_clip_options(options: Animate) -> None:
 def note_drawn_people(pipe: Any, reference: Path) -> None:
     """One line where a model of drawn people is shown a photograph."""
     if pipe.config.world_version is not None and not _is_drawn(reference):
-        log.info(
-            "this model knows drawn people at %d px: for photographs, give --model one trained on them",
-            pipe.config.default_size,
-        )
+        log.info("this model knows drawn people: for photographs, give --model one trained on them")
 
 
 def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
@@ -116,11 +118,14 @@ def _find_poses(job: Job, image: Picture) -> tuple[Pose, list[Pose]]:
         with progress("finding poses", needed) as advance:
             detector = detect.get_detector(job.detector)
             if reference_pose is None:
-                reference_pose = detect.detect_one(image, job.person, str(job.reference), detector)
+                reference_pose = detect.detect_one(
+                    image, job.person, str(job.reference), detector, alone=True
+                )
                 advance()
             for path in pictures:
                 if path not in found:
-                    found[path] = detect.detect_one(media.read_image(path), job.person, str(path), detector)
+                    picture = media.read_image(path)
+                    found[path] = detect.detect_one(picture, job.person, str(path), detector, alone=True)
                 advance()
     assert reference_pose is not None
     return reference_pose, [

@@ -128,7 +128,6 @@ def animate_clip(
             out, _keeping(painted, len(drive.retargeted), kept), source.rate, sound, source.start, record,
             options.force,
         )  # fmt: skip
-    Savepoint.clear(work)
     print(f"{out}: {written} frames, {float(written / source.rate):.2f} s")
     if sheet is not None:
         media.write_image(sheet, _sheet(pipe, subject, drive, kept), record, options.force)
@@ -140,6 +139,7 @@ def animate_clip(
         with progress("writing the comparison", None):
             media.write_clip(compare, shown, source.rate, force=options.force)
         print(compare)
+    Savepoint.clear(work)  # cut off until here, the same command with --force does not paint again
     return drive
 
 

@@ -52,6 +52,12 @@ REPEATED = (
 
 def drives_a_clip(options: Animate) -> bool:
     """Whether the poses are a clip: one DRIVING that moves, or a pose file that is to become a video."""
+    if len(options.poses) > 1 and (
+        any(map(is_clip, options.poses)) or (options.out and options.out.suffix.lower() in MOVES)
+    ):
+        raise UserError(
+            f"{len(options.poses)} POSEs make pictures; for a clip give one video, or a folder of its frames"
+        )
     if len(options.poses) != 1:
         return False
     path, out = options.poses[0], options.out
@@ -110,6 +116,10 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
     """The options with what they do not say taken from the record. Raises UserError for inputs that are gone
     or have changed, and for a record with parts missing."""
     like = options.like
+    if options.reference is not None and not options.poses and is_clip(options.reference):
+        raise UserError(
+            f"{options.reference}: the first name is the REFERENCE; name it too, before another driver"
+        )
     with reading_record(like, "animate"):
         inputs, settings = record["inputs"], record["options"]
         unsaid = [n for n in REPEATED if getattr(options, n) is None or getattr(options, n) is False]
@@ -127,7 +137,9 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
 
 
 def settled(options: Animate) -> Animate:
-    """The options with what nobody said at its default: what a record keeps is said."""
+    """The options with what nobody said at its default: what a record keeps is said. Raises UserError."""
+    if options.proportions == "driver" and options.face not in (None, "full"):
+        raise UserError(f"--face {options.face}: whoever keeps the driver's proportions keeps its face too")
     return replace(
         options, person=options.person or "largest", detector=options.detector or "mediapipe",
         face=options.face or "full", proportions=options.proportions or "reference",
@@ -226,5 +238,8 @@ def reference_poses(options: Animate, images: list[Any], detector: str) -> list[
         poses = [frame[0][place]]
         require_same_shape(poses[0], images[0], references(options)[0])
     for image, path in list(zip(images, references(options), strict=True))[len(poses) :]:
-        poses.append(detect.detect_one(image, "largest", str(path), detect.get_detector(detector)))
+        advice = "--reference-pose FILE, or the picture cropped, chooses another"  # --person is the driver's
+        poses.append(
+            detect.detect_one(image, "largest", str(path), detect.get_detector(detector), advice=advice)
+        )
     return poses

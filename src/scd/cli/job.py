@@ -69,7 +69,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     if not paths and old:
         paths = [unchanged(pose, options.like) for pose in inputs["poses"]]
     garments = list(options.garment) or unchanged_garments(inputs, options.like)
-    if reference is None and len(garments) > 2:
+    if not paths and len(garments) > 1:
         raise UserError(
             f"--garment takes all that follows it, {garments[-1]} too; name the pictures first: "
             "scd animate REFERENCE POSE --garment GARMENT"
@@ -149,6 +149,8 @@ def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> lis
     frames = read_poses(path, canvas).frames
     place = place_of(person, frames)
     for number, frame in enumerate(frames, 1):
+        if not any(pose.scores.any() for pose in frame):
+            raise UserError(f"{path}: frame {number} of {len(frames)} shows nobody")
         if place >= len(frame) or not frame[place].scores.any():
             raise UserError(
                 f"{path}: frame {number} of {len(frames)} does not show person {place + 1}: "
@@ -307,7 +309,7 @@ def require_apart(results: Sequence[Path], inputs: Sequence[Path]) -> None:
     read = {path.resolve() for path in inputs}
     for path in results:
         if path.resolve() in read:
-            raise UserError(f"{path} is an input of this command and would be replaced: choose another -o")
+            raise UserError(f"{path} is an input of this command and would be replaced: choose another name")
 
 
 def require_free(paths: Sequence[Path], force: bool) -> None:

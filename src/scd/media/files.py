@@ -116,11 +116,11 @@ def require_replaceable_folder(path: Path, force: bool, ours: Callable[[Path], b
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: name a new folder")
     if path.is_dir() and any(path.iterdir()):
-        if not force:
-            raise exists_already(path)
         if not (ours or _only_frames)(path):
             what = "was not made by scd" if ours else "holds more than frames written by scd"
             raise UserError(f"{path} {what}: name a new folder")
+        if not force:
+            raise exists_already(path)
 
 
 def _only_frames(path: Path) -> bool:

@@ -147,14 +147,20 @@ def detect_one(
     name_for_errors: str = "the picture",
     detector: Detector | None = None,
     under: NDArray[np.bool_] | None = None,
+    *,
+    alone: bool = False,
+    advice: str = "--person chooses another",
 ) -> Pose:
     """The pose of one person in a picture (H, W, 3), uint8 RGB.
 
     `person` counts from 1, left to right; "largest" says in the log whom it took when there was a choice; of
     a mask that is to be painted, `under` (of the picture or of its shape), it takes who is most covered.
-    UserError when nobody is found (NobodyFound), or not that many.
+    `alone`: of a single person no number is asked. `advice` ends the line of a choice. UserError when nobody
+    is found (NobodyFound), or not that many.
     """
     require_person(person)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a picture is uint8 (H, W, 3), as scd.media.read_image reads it; not {image!r:.80}")
     people = (detector or get_detector()).detect(image)
     if not people:
         raise NobodyFound(
@@ -166,9 +172,11 @@ def detect_one(
         index = max(range(len(people)), key=lambda i: (covered[i], pose_scale(people[i])))
         if len(people) > 1:
             who = "the one under the mask" if covered[index] else "the largest"
-            text = "%d people in %s: %s, number %d from the left, is used; --person chooses another"
-            log.warning(text, len(people), name_for_errors, who, index + 1)
+            text = "%d people in %s: %s, number %d from the left, is used; %s"
+            log.warning(text, len(people), name_for_errors, who, index + 1, advice)
         return people[index]
+    if alone and len(people) == 1:
+        return people[0]
     if person > len(people):
         raise UserError(
             f"{name_for_errors} shows {len(people)} person(s): --person {person} is one too many or more"
