@@ -256,6 +256,8 @@ def test_like_repeats_a_clip(animate, scd, folder, models):
         assert "other poses" not in err
         np.testing.assert_array_equal(frames_of("a.gif"), frames_of(f"b{number}.gif"))
         assert media.read_settings(f"b{number}.gif") == media.read_settings("a.gif")
+    alone = complaint(scd("animate", "--like", "a.gif", "dance.mp4", "-o", "other.gif"))
+    assert "dance.mp4: the first name is the REFERENCE; name it too, before another driver" in alone
     assert scd("animate", "--like", "a.gif", "-o", "c.gif", "--seed", 5, "--start", 0)[0] == 0
     assert not np.array_equal(frames_of("a.gif"), frames_of("c.gif"))
     record = media.read_settings("c.gif")
@@ -348,6 +350,25 @@ def test_a_clip_cut_off_goes_on(animate, folder, monkeypatch):
     assert "scd: going on after step 3, from out.mp4.work" in err
 
 
+def test_a_comparison_cut_off_costs_no_second_painting(animate, folder, monkeypatch):
+    from scd.cli import clip
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    compare = clip.compare_frames
+    monkeypatch.setattr(clip, "compare_frames", cut)
+    assert animate("dance.mp4", "-o", "out.mp4", "--compare", "both.mp4")[0] == 130
+    assert (folder / "out.mp4").exists()
+    monkeypatch.setattr(clip, "compare_frames", compare)
+    calls = []
+    monkeypatch.setattr("scd.denoiser.Denoiser.__call__", lambda *a: calls.append(a))
+    assert animate("dance.mp4", "-o", "out.mp4", "--compare", "both.mp4", "--force")[0] == 0
+    assert calls == [], "all steps were done"
+    assert media.open_clip("both.mp4").num_frames == FRAMES
+    assert not list(Path().glob("*.work"))
+
+
 def test_the_bar_of_a_clip_that_goes_on_counts_what_was_done(models, views, tmp_path):
     pipe = SCDPipeline.from_pretrained(models / "clips")
     poses = PoseClip.from_poses([v.pose for v in views], FPS)
@@ -424,10 +445,19 @@ def test_two_references_and_the_drivers_body(animate):
     a, b, c = (frames_of(f"{name}.mp4") for name in "abc")
     assert a.shape == b.shape == c.shape
     assert np.abs(a.astype(int) - b).max() > 0, "the second picture is read too"
+    assert animate("dance.mp4", "-o", "d.mp4", *options[:-2])[0] == 0
+    hashes = [media.read_settings(f"{name}.mp4")["poses"] for name in "cd"]
+    assert hashes[0] != hashes[1], "--face is the driver's too"
 
 
 def test_what_a_user_gets_wrong(animate, folder):
     assert "a clip's name ends in .mp4" in complaint(animate("dance.mp4", "-o", "out.avi"))
+    for names in (("me.png", "me.png", "-o", "out.mp4"), ("me.png", "dance.mp4")):
+        assert "2 POSEs make pictures; for a clip give one video" in complaint(animate(*names))
+    swallowed = complaint(animate("--more", "me.png", "dance.mp4"))
+    assert "--more takes all that follows it, dance.mp4 too; name the driver first" in swallowed
+    swallowed = complaint(animate("--garment", "me.png", "dance.mp4"))
+    assert "--garment takes all that follows it, dance.mp4 too; name the pictures first" in swallowed
     assert "--start: for clips" in complaint(animate("me.png", "-o", "b.png", "--start", 1))
     assert "--face, --mute: for clips" in complaint(animate("me.png", "--face", "none", "--mute"))
     assert "-n: for pictures" in complaint(animate("dance.mp4", "-n", 2))

@@ -15,7 +15,7 @@ FOLDER = embedded_folder()
 
 @pytest.fixture(scope="module")
 def pipe():
-    pipe = scd.load(device="cpu")
+    pipe = scd.load("embedded", device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

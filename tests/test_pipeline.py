@@ -115,6 +115,21 @@ def test_references_that_do_not_fit_are_said(pipe, reference, tmp_path):
         pipe.encode_reference(make_picture(0), [make_pose(0)])
     with pytest.raises(ValueError, match=r"a picture tensor is float .*, not torch.uint8 \(3, 64, 64\)"):
         pipe.encode_reference(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    for picture in ("photo.png", None):
+        with pytest.raises(ValueError, match=f"a picture is uint8 .*, not {picture!r}"):
+            pipe.encode_reference(picture)
+    for picture, text in ((torch.full((3, 64, 64), -1.0), "from -1 to -1"), (torch.eye(64) * 255, "to 255")):
+        with pytest.raises(ValueError, match=rf"a picture tensor is float in \[0, 1\], not .*{text}"):
+            pipe.encode_reference(picture.expand(3, 64, 64))
+    for given in (make_picture(0), [make_picture(0)], [reference, "photo.png"]):
+        with pytest.raises(ValueError, match=r"a reference is what pipe.encode_reference returns, not"):
+            pipe(given, [make_pose(1), make_pose(2)])
+    with pytest.raises(ValueError, match="an empty list: give one reference for all poses"):
+        pipe([], make_pose(1))
+    with pytest.raises(TypeError, match="unsupported operand"):
+        reference + make_picture(0)
+    with pytest.raises(ValueError, match=r"generator is torch.Generator.*, or a list, not 7"):
+        pipe(reference, make_pose(1), generator=7)
     with pytest.raises(UserError, match="cannot write the reference"):
         reference.save(tmp_path / "nowhere" / "r.safetensors")
 

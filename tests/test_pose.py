@@ -775,6 +775,12 @@ def test_detect_one(caplog):
     caplog.clear()
     assert detect_one(image, detector=FakeDetector(small)) is small
     assert not caplog.records
+    assert detect_one(image, 2, detector=FakeDetector(small), alone=True) is small
+    assert "--person 3" in error_of(detect_one, image, 3, "a.png", detector, alone=True)
+    detect_one(image, detector=detector, advice="crop it")
+    assert caplog.messages[-1].endswith("is used; crop it")
+    with pytest.raises(ValueError, match=r"as scd.media.read_image reads it; not 'me.png'"):
+        detect_one("me.png")
 
 
 def test_small_pictures_are_enlarged_for_the_network():

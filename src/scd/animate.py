@@ -19,7 +19,7 @@ from scd.encoders import require_finite
 from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
 from scd.pose.preview import scaled, side_by_side
-from scd.pose.retarget import FaceMode, retarget
+from scd.pose.retarget import FaceMode, retarget, with_face
 from scd.pose.smooth import fill_gaps, in_words, one_euro
 from scd.pose.track import Seen
 from scd.tryon import read_garments
@@ -71,9 +71,10 @@ def make_drive(
         log.info(text, best + 1, match.score, matches[0].score)
     if not match.enough:
         log.warning("the driver and the reference match badly (%.2f of 1): %s", match.score, match.reasons[0])
-    moved = retarget(driving, reference_poses[best], face)
     if proportions == "driver":
-        moved = driving
+        moved = with_face(driving, face)
+    else:
+        moved = retarget(driving, reference_poses[best], face)
     return Drive(seen, driving, moved, filled.frames, match, best)
 
 

@@ -137,9 +137,7 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
 
 
 def settled(options: Animate) -> Animate:
-    """The options with what nobody said at its default: what a record keeps is said. Raises UserError."""
-    if options.proportions == "driver" and options.face not in (None, "full"):
-        raise UserError(f"--face {options.face}: whoever keeps the driver's proportions keeps its face too")
+    """The options with what nobody said at its default: what a record keeps is said."""
     return replace(
         options, person=options.person or "largest", detector=options.detector or "mediapipe",
         face=options.face or "full", proportions=options.proportions or "reference",

@@ -207,13 +207,11 @@ def retarget(
     `keep_inside` shortens the way to the sides, by one factor for the clip, where the figure would walk out
     of the reference's picture: a driver who crosses a wide picture would leave a portrait one empty.
 
-    `face` "full" carries all 68 points, "eyes-mouth" drops the others, "none" drops all of them. They move as
-    the driver's do, in the shape of the reference's face (see `scd.pose.face`).
+    The points of the face that `face` keeps (`with_face`) move as the driver's do, in the shape of the
+    reference's face (see `scd.pose.face`).
 
     UserError when the two share no limb, or `face` is something else.
     """
-    if face not in ("none", "eyes-mouth", "full"):
-        raise UserError(f"--face is none, eyes-mouth or full, not {face!r}")
     scales = limb_scales(driving, reference)
     body = Body.of(driving)
     own = Body.of_pose(reference)
@@ -221,14 +219,22 @@ def retarget(
     points = _carried(body, scales, motion)
     width = reference.size[1] if keep_inside else np.inf
     points += _offsets(body, own, points, scales, driving.fps, width)[:, None]
-    scores = driving.scores.copy()
-    if face != "full":
-        keep = np.zeros(FACE.stop - FACE.start, bool)
-        keep[list(EYES_MOUTH) if face == "eyes-mouth" else []] = True
-        scores[:, FACE] *= keep
     joints = points[:, :NUM_JOINTS] / (reference.size[1], reference.size[0])
-    joints = np.where(scores[..., None] > 0, joints, 0).astype(np.float32)
-    return PoseClip(joints, scores, reference.size, driving.fps)
+    return with_face(PoseClip(joints, driving.scores, reference.size, driving.fps), face)
+
+
+def with_face(clip: PoseClip, face: FaceMode) -> PoseClip:
+    """The clip with as much of the face's 68 points as `face` says: all ("full"), those of eyes and mouth, or
+    none. UserError when it says something else."""
+    if face not in ("none", "eyes-mouth", "full"):
+        raise UserError(f"--face is none, eyes-mouth or full, not {face!r}")
+    keep = np.ones(NUM_JOINTS, np.float32)
+    if face != "full":
+        keep[FACE] = 0
+        keep[FACE][list(EYES_MOUTH) if face == "eyes-mouth" else []] = 1
+    scores = clip.scores * keep
+    joints = np.where(scores[..., None] > 0, clip.joints, 0).astype(np.float32)
+    return PoseClip(joints, scores, clip.size, clip.fps)
 
 
 def _carried(body: Body, scales: Scales, motion: FaceMotion) -> NDArray[np.float64]:
