@@ -372,10 +372,13 @@ def test_pose_files(animate, scd, folder, person):
     assert animate("me.png", "open.json", "-o", "a.png", "--canvas", "192x96")[0] == 0
     assert media.read_image("a.png").shape == (16, 32, 3)
     assert scd("animate", "--like", "a.json", "-o", "b.png")[0] == 0  # the canvas is remembered
-    assert "does not show person 2" in complaint(animate("me.png", "poses.npz", "--person", 2))
+    assert animate("me.png", "poses.npz", "--person", 2, "-o", "alone.png")[0] == 0, "no number is asked"
+    write_poses("gap.npz", [[person.pose], []])
+    assert "frame 2 of 2 shows nobody" in complaint(animate("me.png", "gap.npz", "-o", "gap.png"))
     small = replace(person.pose, joints=(person.pose.joints / 4).astype(np.float32))
     write_poses("two.npz", [[person.pose, small]])
     write_poses("one.npz", [[person.pose]])
+    assert "does not show person 3" in complaint(animate("me.png", "two.npz", "--person", 3))
     for name in ("one", "two"):
         assert animate("me.png", f"{name}.npz", "-o", f"{name}.png")[0] == 0
     np.testing.assert_array_equal(media.read_image("one.png"), media.read_image("two.png"))
@@ -778,7 +781,8 @@ def test_world_draws_sheets_and_data_sets(scd, folder):
     assert scd(*command, "--force")[0] == 0
     (folder / "mine").mkdir()
     (folder / "mine/letter.txt").write_text("dear")
-    assert "mine was not made by scd: name a new folder" in complaint(scd("world", "mine", "--force"))
+    message = complaint(scd("world", "mine", "--force"))
+    assert "mine has no world.json of scd's: name a new folder" in message
     assert (folder / "mine/letter.txt").exists()
 
 

@@ -256,8 +256,9 @@ def test_like_repeats_a_clip(animate, scd, folder, models):
         assert "other poses" not in err
         np.testing.assert_array_equal(frames_of("a.gif"), frames_of(f"b{number}.gif"))
         assert media.read_settings(f"b{number}.gif") == media.read_settings("a.gif")
-    alone = complaint(scd("animate", "--like", "a.gif", "dance.mp4", "-o", "other.gif"))
-    assert "dance.mp4: the first name is the REFERENCE; name it too, before another driver" in alone
+    for driver in ("dance.mp4", "poses.npz"):
+        alone = complaint(scd("animate", "--like", "a.gif", driver, "-o", "other.gif"))
+        assert f"{driver}: the first name is the REFERENCE; name it too, before another driver" in alone
     assert scd("animate", "--like", "a.gif", "-o", "c.gif", "--seed", 5, "--start", 0)[0] == 0
     assert not np.array_equal(frames_of("a.gif"), frames_of("c.gif"))
     record = media.read_settings("c.gif")

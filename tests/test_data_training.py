@@ -306,6 +306,9 @@ def test_a_run_goes_on_where_its_files_were_moved_to(root, tmp_path, caplog):
     ]
     with pytest.raises(UserError, match=r"other settings \(config.json: data.gap\)"):
         train.train(replace(there, data=replace(there.data, gap=10)), tmp_path / "parts", model.build(there))
+    kept = replace(there, data=replace(there.data, latents=str(tmp_path / "latents")))
+    with pytest.raises(UserError, match=r"other settings \(config.json: data.latents\)"):
+        train.train(kept, tmp_path / "parts", model.build(there))
 
 
 @pytest.mark.parametrize(("kind", "stage"), [("tiktok", 1), ("ubc", 2), ("folder", 1), ("folder", 2)])

@@ -736,7 +736,7 @@ def test_dwpose_weights_that_cannot_be_loaded(monkeypatch):
 
 
 def test_missing_detectors_say_what_to_install(monkeypatch):
-    get_detector.cache_clear()
+    detect_module._loaded.cache_clear()
     monkeypatch.setitem(sys.modules, "rtmlib", None)
     assert "pip install 'scd[dwpose]'" in error_of(get_detector, "dwpose")
     monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.holistic", None)

@@ -19,7 +19,8 @@ PICTURES, TRYON, DRESSED = range(3)  # what a step's block asks for: places in D
 @dataclass(frozen=True)
 class NetworkConfig:
     """A denoising network made from nothing. When training starts from saved weights all is ignored but what
-    the schedule and the sampler are made of."""
+    the schedule and the sampler are made of; and that too where temporal layers alone learn, if the model's
+    own schedule is another."""
 
     block_out_channels: tuple[int, ...] = (96, 128, 192)  # one level each
     # Which levels have attention, on the way down and up (from fine to coarse in both)
@@ -300,24 +301,20 @@ _FREE = (
     "tracker", "checkpointing",
 )  # fmt: skip
 _PLACES = ("data.root", "data.tryon", "data.latents")  # of files, which may be moved
-# Workers order the world's scenes, and no files
-_FREE_OF_FILES = (*_FREE, *_PLACES, "data.workers")
 
 
 def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
     """The settings that keep one run folder from holding both; none: it can."""
-    free = _FREE if a.data.kind == "world" else _FREE_OF_FILES
-    return [name for name in _unequal(a, b) if name not in free]
+    # Workers order the world's scenes, and no files
+    free = _FREE if a.data.kind == "world" else (*_FREE, *moved(a, b), "data.workers")
+    one, other = _flat(asdict(a)), _flat(asdict(b))
+    return [name for name in one if one[name] != other[name] and name not in free]
 
 
 def moved(a: TrainConfig, b: TrainConfig) -> list[str]:
-    """The settings that name other places of the files that a run learns from."""
-    return [name for name in _unequal(a, b) if name in _PLACES]
-
-
-def _unequal(a: TrainConfig, b: TrainConfig) -> list[str]:
+    """The settings by which both name files to learn from, and other places of them."""
     one, other = _flat(asdict(a)), _flat(asdict(b))
-    return [name for name in one if one[name] != other[name]]
+    return [name for name in _PLACES if one[name] and other[name] and one[name] != other[name]]
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ after it are the truth, as papers on TikTok and UBCFashion have it. Each number'
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -194,7 +195,7 @@ def _seen(pose: Pose) -> Pose:
 
 def _seed(seed: int, clip: str) -> int:
     """Of a clip's noise: the same whichever other clips can be used."""
-    return int(np.random.SeedSequence([seed, *clip.encode()]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, *os.fsencode(clip)]).generate_state(1)[0])
 
 
 def _reconstructed(pipe: Any, frames: Frames) -> Iterator[Picture]:

@@ -48,7 +48,7 @@ def load(path_or_id: str | Path | None = None, device: str = "auto", dtype: str 
 
     auto: the first accelerator there is, in half precision on CUDA, float32 elsewhere. Raises UserError.
     """
-    embedded = path_or_id is None or (path_or_id == EMBEDDED and not Path(EMBEDDED).exists())
+    embedded = path_or_id in (None, EMBEDDED)  # a folder of that name is ./embedded
     path = str(embedded_folder() if embedded else path_or_id)
     if embedded and not (embedded_folder() / "model_index.json").is_file():
         raise UserError(
@@ -112,10 +112,9 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
                 log.warning("%s; temporal layers learn with the schedule of the model", text)
                 scheduler = pipe.scheduler
             else:
-                log.warning(
-                    "%s; it has to learn that anew, unless --network.prediction-type, .beta-start and "
-                    ".beta-end say otherwise", text,
-                )  # fmt: skip
+                own = ", unless --network.prediction-type, .beta-start and .beta-end say otherwise"
+                can_say = pipe.scheduler.config.get("rescale_betas_zero_snr")  # as every schedule here ends
+                log.warning("%s; it has to learn that anew%s", text, own if can_say else "")
         if pipe.config.pose_drawing != "openpose" or not pipe.config.reference_pose:
             text = (
                 f"{config.init} learnt other drawings of poses, or references without a pose; training draws "

@@ -116,10 +116,9 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
     """The options with what they do not say taken from the record. Raises UserError for inputs that are gone
     or have changed, and for a record with parts missing."""
     like = options.like
-    if options.reference is not None and not options.poses and is_clip(options.reference):
-        raise UserError(
-            f"{options.reference}: the first name is the REFERENCE; name it too, before another driver"
-        )
+    first = options.reference
+    if first is not None and not options.poses and (is_clip(first) or is_pose_file(first)):
+        raise UserError(f"{first}: the first name is the REFERENCE; name it too, before another driver")
     with reading_record(like, "animate"):
         inputs, settings = record["inputs"], record["options"]
         unsaid = [n for n in REPEATED if getattr(options, n) is None or getattr(options, n) is False]

@@ -172,7 +172,7 @@ def _networks(config: TrainConfig) -> tuple[Any, Any, Any, Any, list[nn.Module]]
             patch = config.network.patch_size
             vae = PatchCodec(config.network.latent_channels, patch, block_out_channels=halvings(patch))
         return adapt(unet), pose_encoder, vae, None, []
-    pipe = load(None if config.init == "embedded" else config.init, "cpu", "float32")
+    pipe = load(config.init, "cpu", "float32")
     others = [m for m in [pipe.image_encoder] if m is not None]
     return pipe.unet, pipe.pose_encoder, pipe.vae, pipe.reference_unet, others
 

@@ -83,7 +83,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
         raise UserError(f"-n {num}: paint one picture of each pose at least")
     canvas = options.canvas or old.get("canvas")
     size = parse_canvas(canvas)
-    poses = [(path, frames_of(path, person, size) if is_pose_file(path) else None) for path in paths]
+    poses = [(path, frames_of(path, person, size, True) if is_pose_file(path) else None) for path in paths]
     total = num * sum(1 if frames is None else len(frames) for _, frames in poses)
 
     out = picture_name(options.out, f"{reference.stem}_{paths[0].stem}.png")
@@ -95,7 +95,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     require_free(results, options.force)
     return Job(
         reference=reference,
-        reference_pose=frames_of(reference_pose, person, size)[:1] if reference_pose else None,
+        reference_pose=frames_of(reference_pose, person, size, True)[:1] if reference_pose else None,
         poses=poses,
         garments=garments,
         num=num,
@@ -127,8 +127,6 @@ def merged_model(given: ModelOptions, old: Mapping[str, Any], like: Path | None)
         loras = old.get("lora", ())  # older records name none
         recorded["lora"] = tuple(f"{unchanged(one, like)}:{one['weight']}" for one in loras)
     unsaid = {f.name: recorded[f.name] for f in fields(given) if getattr(given, f.name) in (None, "auto", ())}
-    if unsaid.get("model") == "embedded":
-        unsaid["model"] = None
     return replace(given, **unsaid)
 
 
@@ -144,10 +142,12 @@ def is_pose_file(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (".npz", ".json")
 
 
-def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None) -> list[Pose]:
-    """The chosen person in all frames of a pose file. Raises UserError when a frame does not show them."""
+def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None, alone: bool = False) -> list[Pose]:
+    """The chosen person in all frames of a pose file; `alone`: of a single person no number is asked. Raises
+    UserError when a frame does not show them."""
     frames = read_poses(path, canvas).frames
-    place = place_of(person, frames)
+    single = alone and max(map(len, frames), default=0) == 1
+    place = 0 if single else place_of(person, frames)
     for number, frame in enumerate(frames, 1):
         if not any(pose.scores.any() for pose in frame):
             raise UserError(f"{path}: frame {number} of {len(frames)} shows nobody")

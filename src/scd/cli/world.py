@@ -150,7 +150,7 @@ def _replacing(options: World, settings: dict[str, Any]) -> Iterator[Path]:
     stands that may not be replaced."""
     if not options.out.is_dir():
         require_free([options.out], options.force)
-    with replacing_folder(options.out, options.force, lambda out: (out / CARD).is_file()) as temporary:
+    with replacing_folder(options.out, options.force, CARD) as temporary:
         yield temporary
         (temporary / CARD).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 

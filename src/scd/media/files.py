@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,20 +80,18 @@ def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(
-    path: str | Path, force: bool = False, ours: Callable[[Path], bool] | None = None
-) -> Iterator[Path]:
+def replacing_folder(path: str | Path, force: bool = False, card: str | None = None) -> Iterator[Path]:
     """A temporary folder to fill: it becomes `path` when the block ends well, else it vanishes.
 
-    `force` replaces a folder that is `ours`, by default one of frames that `write_clip` wrote, and nothing
-    else: a slip of the hand must not delete somebody's pictures. An empty folder is taken without asking, a
-    link stays one. UserErrors as in `replacing`.
+    `force` replaces a folder of frames that `write_clip` wrote (with `card` one that holds that file), and
+    nothing else: a slip of the hand must not delete somebody's pictures. An empty folder is taken without
+    asking, a link stays one. UserErrors as in `replacing`.
     """
     path = Path(path)
     home = path.resolve()  # of a link the folder that it stands for; "." has a name then
     temporary, old = _temporary(home), _temporary(home)
     try:
-        require_replaceable_folder(path, force, ours)
+        require_replaceable_folder(path, force, card)
         temporary.mkdir(parents=True)
         yield temporary
         if home.exists():
@@ -111,13 +109,13 @@ def replacing_folder(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def require_replaceable_folder(path: Path, force: bool, ours: Callable[[Path], bool] | None = None) -> None:
+def require_replaceable_folder(path: Path, force: bool, card: str | None = None) -> None:
     """UserError where `replacing_folder` may not put a folder."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: name a new folder")
     if path.is_dir() and any(path.iterdir()):
-        if not (ours or _only_frames)(path):
-            what = "was not made by scd" if ours else "holds more than frames written by scd"
+        if not ((path / card).is_file() if card else _only_frames(path)):
+            what = f"has no {card} of scd's" if card else "holds more than frames written by scd"
             raise UserError(f"{path} {what}: name a new folder")
         if not force:
             raise exists_already(path)

@@ -124,12 +124,16 @@ class DWPoseDetector:
 DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipeDetector, "dwpose": DWPoseDetector}
 
 
-@lru_cache
 def get_detector(name: str = "mediapipe") -> Detector:
     """The detector of that name, "mediapipe" or "dwpose", loaded once: it remembers nothing of a picture.
     UserError when it is unknown or not installed."""
     if name not in DETECTORS:
         raise UserError(f"there is no pose detector {name!r}: use {' or '.join(DETECTORS)}")
+    return _loaded(name)
+
+
+@lru_cache
+def _loaded(name: str) -> Detector:
     return DETECTORS[name]()
 
 
