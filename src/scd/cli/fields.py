@@ -36,7 +36,7 @@ class ModelOptions:
     """Which model, where, and how it paints."""
 
     model: Annotated[str | None, DisallowNone, arg(metavar="FOLDER|ID", help_behavior_hint="")] = None
-    """A model folder, or the id of one on the Hugging Face hub. Default: embedded, which is in the package."""
+    """A model folder, or the id of one on the Hugging Face hub. Default: embedded, the package's own."""
     lora: Annotated[tuple[str, ...], arg(metavar="FILE[:WEIGHT] ...", help_behavior_hint="")] = ()
     """LoRA files, .safetensors (diffusers', kohya's layout), in their full strength or WEIGHT of it."""
     device: Device = "auto"
