@@ -202,9 +202,10 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         for network in self._readers:
             backbone.check_adapted(network)
         pixels = self._pixels(image)  # type: ignore[arg-type]
+        latents = self.encode_pictures(pixels)
         features = self.encode_reference_pose(pose, (pixels.shape[2], pixels.shape[3]))
         context = self.encode_context(pixels)
-        read = self.encode_pictures(pixels), self.config.reference_timestep, features, context
+        read = latents, self.config.reference_timestep, features, context
         cache = backbone.extract(self.unet, *read, self.reference_unet)
         return Reference(cache, context, self.stamp)
 
