@@ -38,7 +38,7 @@ LAYERS = [
     ("pipeline", [
         "schedulers", "encoders", "habits", "reference", "loading", "stable_diffusion", "denoiser",
         "animatediff", "animate_anyone", "savepoint", "inputs", "inpaint", "pipeline",
-        "sharding", "checkpoint", "body", "model",
+        "sharding", "checkpoint", "run_folder", "body", "model",
     ]),
     ("verbs", [
         "learning", "latents", "machine", "records", "step", "train", "overfit", "card", "evaluate",

@@ -467,7 +467,7 @@ def test_chances_sum_to_one(scd, chances):
         ("tiktok-stage1 --data.tasks 0.5 0.5 0", "--data.tasks: real clips have pictures alone"),
         ("vitonhd --head-weight 4", "--head-weight: pairs for try-on do not say where heads are"),
         ("world-tiny --change-weight 1", "--change-weight: between the frames of clips"),
-        ("tiktok-stage1 --data.root none", "none: there is no such folder"),
+        ("tiktok-stage1 --data.root none --init embedded", "none: there is no such folder"),
     ],
 )
 def test_numbers_and_options_that_cannot_be_meant(scd, words, text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from scd import sharding
 from scd.types import UserError
 
 WRITE_ERRORS = (OSError, SafetensorError)  # a full disk is the latter where safetensors writes
+_NAME = re.compile(r"checkpoint-\d{8,}")
 KEEP = 2  # checkpoints kept in a run: the newest, and the one before in case the newest's disk dies
 
 
@@ -48,8 +50,8 @@ def save_checkpoint(folder: Path, step: int, state: State, meta: dict) -> Path:
     final = folder / f"checkpoint-{step:08d}"
     temporary = folder / f"{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         for name, tensors in state.items():
             save_file(tensors, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps({**meta, "step": step}))
@@ -70,9 +72,9 @@ def _reason(error: Exception) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
+    """Whole checkpoints of a run, oldest first; copies under other names are none."""
     return sorted(
-        p for p in folder.glob("checkpoint-*") if p.suffix != ".tmp" and (p / "state.json").is_file()
+        p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name) and (p / "state.json").is_file()
     )
 
 
@@ -92,6 +94,8 @@ def load_checkpoint(
             load_file(path / f"{n}.safetensors") for n in ("model", "ema", "optimizer")
         )
         meta = json.loads((path / "state.json").read_text())
+        if lacking := {"step", "seconds", "ema_step"} - meta.keys():
+            raise ValueError(f"state.json lacks {', '.join(sorted(lacking))}")
     except Exception as error:
         raise UserError(
             f"{path}: damaged checkpoint ({error}); remove this folder to continue from the one before"

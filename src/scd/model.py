@@ -21,20 +21,21 @@ from scd.animatediff import load_motion_adapter
 from scd.backbones.motion import has_motion, new_motion_adapter, picture_copy
 from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
-from scd.config import NetworkConfig, TrainConfig, differing, load_config, to_json
+from scd.config import NetworkConfig, TrainConfig, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.encoders import signed
 from scd.loading import index_of
 from scd.media.files import replacing
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
+from scd.run_folder import describe, is_own, require_room
 from scd.schedulers import mismatch
 from scd.types import UserError
 
 log = logging.getLogger("scd")
 
 
-EMBEDDED = "embedded"  # as a model's name
+EMBEDDED, SCRATCH = "embedded", "scratch"  # as a model's name, and for none
 
 
 def embedded_folder() -> Path:
@@ -74,15 +75,6 @@ def _world_version(config: TrainConfig) -> int | None:
     return world.VERSION if config.data.kind == "world" else None
 
 
-def other_settings(run: Path, config: TrainConfig) -> UserError:
-    """What to say of a run folder that belongs to other settings."""
-    names = ", ".join(differing(load_config(run / "config.json"), config))
-    return UserError(
-        f"{run}: holds a run with other settings (config.json: {names}); "
-        "choose another --run, or the same settings to resume"
-    )
-
-
 def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     """What a run begins or goes on with, in float32: `run/model` when it belongs to these settings, else a
     new pipeline (`config.init`), exported there at once (by the one process that writes), so that the codec
@@ -91,16 +83,14 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     folder, settings = run / "model", run / "config.json"
     if writes:
         put_back(folder)
-    if settings.exists():
-        if not differing(load_config(settings), config):
-            # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
-            if folder.exists() and config.learn != "lora":
-                return load(folder, "cpu", "float32")
-            writes = writes and not (folder.exists() and checkpoints(run))
-        elif checkpoints(run):
-            raise other_settings(run, config)
+    require_room(run, config)
+    if is_own(run, config):
+        # A LoRA's model/ holds the sum; it goes on from the weights it was trained on
+        if config.learn != "lora":
+            return load(folder, "cpu", "float32")
+        writes = writes and not checkpoints(run)
     pipe: Any
-    if config.init == "scratch":
+    if config.init == SCRATCH:
         pipe = build(config)
     else:
         # The weights are the init's, the schedule is the run's
@@ -129,9 +119,9 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     # It paints what it learns: at that size, and in squares or in buckets (scd.data.buckets)
     pipe.register_to_config(default_size=config.data.size, world_version=_world_version(config))
     if writes:
-        run.mkdir(parents=True, exist_ok=True)
-        settings.unlink(missing_ok=True)  # until the new model stands
-        (run / "model.json").unlink(missing_ok=True)  # it has learnt nothing yet
+        describe(run, 0, 0, 0.0)  # the run's from here on
+        if not checkpoints(run):
+            settings.unlink(missing_ok=True)  # until the new model stands
         export(pipe, folder)
         with replacing(settings, force=True) as temporary:
             temporary.write_text(to_json(config))
@@ -173,13 +163,20 @@ def _motion_adapter(pipe: Any, config: TrainConfig) -> MotionAdapter:
         return new_motion_adapter(pipe.unet, config.motion_heads)
 
 
-def load_init(config: TrainConfig) -> SCDPipeline:
-    """The SCD model or Stable Diffusion that `config.init` names, in float32. Raises UserError."""
+def require_init(config: TrainConfig) -> None:
+    """UserError where `config.init` names nothing to start from. No weights are read."""
     if not config.init:
         raise UserError(
             "--init: give the folder or hub id of Stable Diffusion 1.5 (or of an SCD model to go on from), "
             "and with the former --image-encoder, CLIP ViT-L/14's"
         )
+    if config.init != SCRATCH:
+        _is_trained(config.init)
+
+
+def load_init(config: TrainConfig) -> SCDPipeline:
+    """The SCD model or Stable Diffusion that `config.init` names, in float32. Raises UserError."""
+    require_init(config)
     if _is_trained(config.init):
         pipe = load(config.init, "cpu", "float32")
         if config.image_encoder and pipe.image_encoder is None:

@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scd.media.files import replacing
+from scd.checkpoint import WRITE_ERRORS
+from scd.media.files import cannot_write, reading, replacing
 from scd.types import Batch, UserError
 
 NUM_LEVELS = 4  # equal parts of the schedule, from little noise to much
@@ -49,9 +50,13 @@ class Tally:
 
 
 def append(run: Path, row: dict[str, Any]) -> None:
-    """A row of `log.jsonl`."""
-    with (run / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    """A row of `log.jsonl`. Raises UserError where the disk is full."""
+    path = run / "log.jsonl"
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def cut(run: Path, step: int) -> None:
@@ -68,37 +73,33 @@ def cut(run: Path, step: int) -> None:
 def read(run: Path) -> list[dict[str, Any]]:
     """The whole rows of `log.jsonl`. Raises UserError for a damaged file."""
     path = run / "log.jsonl"
-    try:
+    with reading(path):
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); remove the line that is no JSON") from error
-
-
-def describe(run: Path, step: int, targets: int, seconds: float) -> None:
-    """Write down what `model/` has learnt from, which checkpoints are ahead of: RUN/model.json."""
-    with replacing(run / "model.json", force=True) as temporary:
-        temporary.write_text(json.dumps({"step": step, "targets": targets, "seconds": seconds}))
-
-
-def learnt(run: Path) -> int:
-    """Steps that `model/` has learnt from, 0 where nothing says it."""
-    try:
-        return json.loads((run / "model.json").read_text())["step"]
-    except FileNotFoundError:
-        return 0
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.endswith("}"):
+            try:
+                rows.append(json.loads(line))
+                int(rows[-1]["step"])
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{path}, line {number}: is damaged; remove this line") from None
+    return rows
 
 
 def broken(run: Path, name: str, batches: list[Batch], **about: Any) -> UserError:
     """The error of a step whose loss or gradient is not a number. What it saw is kept in
     RUN/bad-batch-NAME-PART.safetensors, one for each part of the accumulation, `about` in their headers."""
+    kept = f"what it saw is in bad-batch-{name}-*"
     for part, batch in enumerate(batches):
         tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
         tensors = {key: t.detach().cpu().contiguous() for key, t in tensors.items() if t is not None}
         path = run / f"bad-batch-{name}-{part}.safetensors"
-        save_file(tensors, path, {key: str(value) for key, value in about.items()})
+        try:
+            save_file(tensors, path, {key: str(value) for key, value in about.items()})
+        except WRITE_ERRORS:
+            path.unlink(missing_ok=True)
+            kept = "what it saw could not be written"
     return UserError(
         f"{run}: the loss of step {about['step']}, or its gradient, is not a number, and nothing was learnt "
-        f"from it; what it saw is in bad-batch-{name}-*; the last checkpoint is whole: lower --lr, and run "
-        "the same command again"
+        f"from it; {kept}; the last checkpoint is whole: lower --lr, and run the same command again"
     )

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,19 +29,19 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
-from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, differing, load_config, moved, to_json
+from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, load_config, moved, to_json
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.machine import keep_freed_memory, processes, resolve_precision, yield_the_cores
 from scd.media.files import replacing
-from scd.model import other_settings
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.reference import hash_weights
+from scd.run_folder import describe, learnt, require_room
 from scd.step import Trainee, step_loss
-from scd.types import UserError
+from scd.types import Batch, UserError
 
 log = logging.getLogger("scd")
 
@@ -87,7 +88,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         mixed_precision=resolve_precision(config.precision, pipe.device),
         # As a plugin: of two, the number in the environment would win over the plain argument
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
-        log_with=_trackers(config.tracker),
+        log_with=trackers(config.tracker),
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
         cpu=pipe.device.type == "cpu",
     )
@@ -95,7 +96,6 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     )  # fmt: skip
     if writes:
-        run.mkdir(parents=True, exist_ok=True)
         _claim(run, config)
     accelerator.wait_for_everyone()
     keep_freed_memory()
@@ -181,7 +181,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
 
     def export() -> None:
         learning.export(shown, run)
-        records.describe(run, step, done * targets, seen + time.monotonic() - began)
+        describe(run, step, done * targets, seen + time.monotonic() - began)
 
     def save() -> None:
         share()
@@ -199,73 +199,78 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
 
     began, since = time.monotonic(), (time.monotonic(), step)
-    iterator = iter(loader)
-    while step < config.steps:
-        total, batches = 0.0, []
-        for part in range(config.accumulation):
-            generator = torch.Generator().manual_seed(_mix(config.seed, step, part * num_processes + rank))
-            batches.append(next(iterator))
-            with accelerator.accumulate(wrapped):
-                with accelerator.autocast():
-                    value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
-                accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
-                total += value.item() / config.accumulation
-        done += turn
-        if num_processes > 1:  # one process's is everybody's: all stop at the same step
-            shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
-            total = cast(Tensor, shares).mean().item()
-        norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
-        # fp16 seeks its loss scale by trial and leaves out steps; at a scale below 1 it is not the scale
-        seeks = accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
-        sound = math.isfinite(total) and (seeks or bool(norm.isfinite()))
-        skipped = 0 if sound else skipped + 1
-        if skipped > config.skip_broken:
-            raise records.broken(run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed)
-        if sound:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            optimizer.step()
-            ema.step(averaged)
-            tally.losses.append(total)
-        elif accelerator.scaler is not None:  # fp16's has looked at the gradient, and waits for a step
-            accelerator.scaler.update()
-        if writes and not sound:
-            log.warning(f"step {step}: its loss or gradient is not a number; left out")
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if step % config.log_every == 0 or step == config.steps:
-            now = time.monotonic()
-            share()
-            row = {
-                "step": step,
-                "targets": done * targets,
-                **tally.row(),
-                "lr": learning_rate(config, step - 1),
-                "seconds": seen + now - began,
-                "targets_per_second": (step - since[1]) * turn * targets / (now - since[0]),
-            }
-            tally, since = Tally(), (now, step)
-            if writes:
-                write(row)
-        sampled = step % config.sample_every == 0 or step == config.steps
-        if sampled or step % config.save_every == 0:  # what is exported is never newer than what is kept
-            save()
-        if sampled:
-            show()
-            if writes:
-                export()
-                write({"step": step, **_sample(shown.to(accelerator.device), run, step, config)})
-            hide()
-            accelerator.wait_for_everyone()
-        if progress is not None:
-            try:
-                progress(step, total)
-            except KeyboardInterrupt:  # the moment to stop; of several processes not all may have been told
-                if num_processes == 1 and step % config.save_every and not sampled:
-                    save()
-                raise
+    with _batches(loader) as iterator:
+        while step < config.steps:
+            total, batches = 0.0, []
+            for part in range(config.accumulation):
+                generator = torch.Generator().manual_seed(
+                    _mix(config.seed, step, part * num_processes + rank)
+                )
+                batches.append(next(iterator))
+                with accelerator.accumulate(wrapped):
+                    with accelerator.autocast():
+                        value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
+                    accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
+                    total += value.item() / config.accumulation
+            done += turn
+            if num_processes > 1:  # one process's is everybody's: all stop at the same step
+                shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
+                total = cast(Tensor, shares).mean().item()
+            norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
+            # fp16 seeks its loss scale by trial and leaves out steps; at a scale below 1 it is not the scale
+            seeks = accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
+            sound = math.isfinite(total) and (seeks or bool(norm.isfinite()))
+            skipped = 0 if sound else skipped + 1
+            if skipped > config.skip_broken:
+                raise records.broken(
+                    run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed
+                )
+            if sound:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, step)
+                optimizer.step()
+                ema.step(averaged)
+                tally.losses.append(total)
+            elif accelerator.scaler is not None:  # fp16's has looked at the gradient, and waits for a step
+                accelerator.scaler.update()
+            if writes and not sound:
+                log.warning(f"step {step}: its loss or gradient is not a number; left out")
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            if step % config.log_every == 0 or step == config.steps:
+                now = time.monotonic()
+                share()
+                row = {
+                    "step": step,
+                    "targets": done * targets,
+                    **tally.row(),
+                    "lr": learning_rate(config, step - 1),
+                    "seconds": seen + now - began,
+                    "targets_per_second": (step - since[1]) * turn * targets / (now - since[0]),
+                }
+                tally, since = Tally(), (now, step)
+                if writes:
+                    write(row)
+            sampled = step % config.sample_every == 0 or step == config.steps
+            if sampled or step % config.save_every == 0:  # what is exported is never newer than what is kept
+                save()
+            if sampled:
+                show()
+                if writes:
+                    export()
+                    write({"step": step, **_sample(shown.to(accelerator.device), run, step, config)})
+                hide()
+                accelerator.wait_for_everyone()
+            if progress is not None:
+                try:
+                    progress(step, total)
+                except KeyboardInterrupt:
+                    # The moment to stop; of several processes not all may have been told
+                    if num_processes == 1 and step % config.save_every and not sampled:
+                        save()
+                    raise
     show()
-    if writes and records.learnt(run) < step:  # a kill came between the last checkpoint and its model
+    if writes and learnt(run) < step:  # a kill came between the last checkpoint and its model
         export()
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -282,6 +287,17 @@ def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
         prefetch_factor=4 if config.data.workers else None,
         worker_init_fn=yield_the_cores,
     )
+
+
+@contextmanager
+def _batches(loader: DataLoader) -> Iterator[Iterator[Batch]]:
+    """The loader's batches. The processes that read end with the block: they heed no SIGTERM, by which Python
+    would end them, and an error would wait for them for ever."""
+    iterator = iter(loader)
+    try:
+        yield iterator
+    finally:
+        getattr(iterator, "_shutdown_workers", lambda: None)()  # without processes there is none
 
 
 def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dict[str, float]:
@@ -315,12 +331,10 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
 
 def _claim(run: Path, config: TrainConfig) -> None:
     """A run folder belongs to one config, but for what `differing` leaves out."""
+    require_room(run, config)
     path = run / "config.json"
     if path.exists() and checkpoint.checkpoints(run):
-        began = load_config(path)
-        if differing(began, config):
-            raise other_settings(run, config)
-        for name in moved(began, config):
+        for name in moved(load_config(path), config):
             log.warning("%s: goes on with another --%s: it should hold the same files", run, name)
     if not path.exists() or path.read_text() != to_json(config):
         with replacing(path, force=True) as temporary:
@@ -331,8 +345,8 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
-def _trackers(name: str) -> str | None:
-    """What accelerate logs with; TensorBoard, the default, only where it is installed."""
+def trackers(name: str) -> str | None:
+    """What accelerate logs with; TensorBoard, the default, only where it is installed. Raises UserError."""
     if name == "none" or (name == "tensorboard" and not is_tensorboard_available()):
         return None
     known = [one.value for one in LoggerType if one.value != "all"]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 
@@ -22,40 +23,83 @@ from scd.types import UserError
 log = logging.getLogger("scd")
 
 
-# The least that a setting may be
-_LEAST = (
-    ("steps", 1),
-    ("data.groups", 1),
-    ("data.targets", 1),
-    ("data.reuse", 1),
-    ("data.frames", 1),
-    ("accumulation", 1),
-    ("log-every", 1),
-    ("sample-every", 1),
-    ("save-every", 1),
-    ("clip", 1e-9),
-    ("skip-broken", 0),
-    ("matching-weight", 0),
-    ("own-predictions", 0),
-    ("data.exact", 0),
-    ("data.moving", 0),
-    ("network.codec-pictures", 1),
-    ("timestep-shift", 0.1),
+# The least and the most that a setting may be; of several values each
+_RANGES = (
+    ("steps", 1, inf),
+    ("data.groups", 1, inf),
+    ("data.targets", 1, inf),
+    ("data.reuse", 1, inf),
+    ("data.frames", 1, inf),
+    ("data.strides", 1, inf),
+    ("data.gap", 0, inf),
+    ("data.workers", 0, inf),
+    ("data.exact", 0, 1),
+    ("data.moving", 0, 1),
+    ("accumulation", 1, inf),
+    ("log-every", 1, inf),
+    ("sample-every", 1, inf),
+    ("sample-pictures", 0, inf),
+    ("save-every", 1, inf),
+    ("overfit", 0, inf),
+    ("seed", 0, inf),
+    ("lr", 0, 1e3),
+    ("warmup", 0, inf),
+    ("cooldown", 0, inf),
+    ("betas", 0, 0.999999),
+    ("weight-decay", 0, 1e3),
+    ("ema-decay", 0, 0.999999),
+    ("clip", 1e-9, inf),
+    ("skip-broken", 0, inf),
+    ("drop-reference", 0, 1),
+    ("own-predictions", 0, 1),
+    ("noise-offset", 0, 10),
+    ("timestep-shift", 0.1, 1e3),
+    ("head-weight", 0, 1e6),
+    ("matching-weight", 0, 1e6),
+    ("change-weight", 0, 1e6),
+    ("lora-rank", 1, inf),
+    ("motion-heads", 1, inf),
+    ("network.block-out-channels", 32, inf),
+    ("network.layers-per-block", 1, inf),
+    ("network.head-channels", 1, inf),
+    ("network.patch-size", 1, inf),
+    ("network.latent-channels", 1, inf),
+    ("network.whitening", 0, 1),
+    ("network.codec-pictures", 1, inf),
+    ("network.pose-channels", 1, inf),
+    ("network.pose-dilations", 1, inf),
+    ("network.body-steps", 0, inf),
+    ("network.pose-stride", 1, inf),
+    ("network.pose-frequencies", 0, inf),
+    ("network.beta-start", 1e-9, 0.999999),
+    ("network.beta-end", 1e-9, 0.999999),
 )
+
+
+def _require_ranges(config: TrainConfig) -> None:
+    for name, least, most in _RANGES:
+        value = attrgetter(name.replace("-", "_"))(config)
+        values = value if isinstance(value, tuple) else (value,)
+        said = f"--{name} {' '.join(map(str, values))}"
+        if not values and name != "network.pose-dilations":
+            raise UserError(f"--{name}: one value at least")
+        if not all(least <= one for one in values):  # so written, what is no number fails too
+            raise UserError(f"{said}: {least} at least")
+        if not all(one <= most for one in values):
+            raise UserError(f"{said}: {most:g} at most")
 
 
 def _require_sense(config: TrainConfig) -> None:
     """UserError for settings that mean nothing, alone or together."""
-    for name, least in _LEAST:
-        value = attrgetter(name.replace("-", "_"))(config)
-        if value < least:
-            raise UserError(f"--{name} {value}: {least} at least")
+    _require_ranges(config)
     data = config.data
     for name in ("tasks", "references", "garments"):
         chances = getattr(data, name)
         if abs(sum(chances) - 1) > 1e-6 or min(chances) < 0:
             raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
     drawn, clips = data.kind == "world", data.frames > 1
+    network, scratch = config.network, config.init == "scratch"
+    levels = network.block_out_channels
     for wrong, said in (
         (clips and data.tasks[PICTURES] != 1,
          "--data.tasks: clips show people as they are; leave it out with --data.frames"),
@@ -77,6 +121,11 @@ def _require_sense(config: TrainConfig) -> None:
          "--motion-adapter: of stage 2, with --learn motion; leave it out"),
         (config.change_weight and not clips,
          "--change-weight: between the frames of clips, and --data.frames is 1; leave it out"),
+        (scratch and any(channels % 32 or channels % network.head_channels for channels in levels),
+         f"--network.block-out-channels {' '.join(map(str, levels))}: multiples of 32 and of "
+         "--network.head-channels"),
+        (scratch and not len(levels) == len(network.attention_down) == len(network.attention_up),
+         "--network.block-out-channels, .attention-down and .attention-up: as many values each"),
         (data.size < 32 or data.size % 8,
          f"--data.size {data.size}: a multiple of 8, 32 at least"),
     ):  # fmt: skip
@@ -107,10 +156,12 @@ def train(options: Train) -> None:
         dry_run(replace(config, data=ready(config.data, look=False)), resolve_device(options.device))
         return
 
-    from scd import overfit, records
+    from scd import overfit
     from scd.checkpoint import checkpoints, step_of
     from scd.machine import processes
-    from scd.model import resolve_device, start
+    from scd.model import require_init, resolve_device, start
+    from scd.run_folder import is_own, learnt, require_room
+    from scd.train import trackers
     from scd.train import train as run_training
 
     no_bars_of_loading()
@@ -120,6 +171,11 @@ def train(options: Train) -> None:
     if device.type == "cuda" and state.num_processes > 1:
         device = state.device  # one each
     with state.main_process_first():  # who finds what there is to find
+        if state.is_main_process:  # what would stop the run, before poses are looked for
+            trackers(config.tracker)
+            require_room(run, config)
+            if not is_own(run, config):
+                require_init(config)
         config = replace(config, data=ready(config.data))
     # The first process writes the model, and the others read it
     with progress("making the model", None), state.main_process_first():
@@ -129,7 +185,7 @@ def train(options: Train) -> None:
         overfit.remember(config, run, pipe)
     first = step_of(begun[-1]) if begun else 0
     # A kill after the last checkpoint leaves an older model, and the same command writes the new one
-    if first >= config.steps and records.learnt(run) >= first:
+    if first >= config.steps and learnt(run) >= first:
         log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, first)
         print(run / "model")
         return  # so that a script of several stages can be run again
@@ -178,19 +234,25 @@ def _reporter(
 @contextmanager
 def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
     """Inside, the first Ctrl-C, or the first polite kill, is only noted, so that no file is cut off; a second
-    one acts at once."""
-    noted = False
+    one acts at once. So does the first, until the function that this gives is called, after a step: before
+    the first one latents may be encoded, for hours."""
+    noted = asked = False
 
     def note(*_) -> None:
         nonlocal noted
-        if noted:
+        if noted or not asked:
             raise KeyboardInterrupt
         noted = True
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked = True
+        return noted
 
     told = (signal.SIGINT, signal.SIGTERM)  # a cluster sends the second
     before = [signal.signal(number, note) for number in told]
     try:
-        yield lambda: noted
+        yield stopped
     finally:
         for number, handler in zip(told, before, strict=True):
             signal.signal(number, handler)

@@ -73,7 +73,7 @@ def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, home)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -103,7 +103,7 @@ def replacing_folder(path: str | Path, force: bool = False, card: str | None = N
                 os.replace(old, home)
             raise
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -133,7 +133,8 @@ def exists_already(path: Path) -> UserError:
     return UserError(f"{path} exists already: choose another name, or --force to replace it")
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The UserError of one line for an error of the system."""
     reason = _WRITE_ERRORS.get(error.errno or 0) or error.strerror or str(error)
     return UserError(f"{path} cannot be written: {reason}")
 
