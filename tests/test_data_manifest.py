@@ -184,7 +184,9 @@ def test_a_manifest_whose_files_are_gone_is_one_line(clips, viton, tmp_path, scd
     prepare_pairs(find_pairs(data), manifest)
     person = find_pairs(data).training[1].person
     person.unlink()
-    code, _, err = scd("train", "vitonhd", "--data", manifest, "--run", tmp_path / "run")
+    code, _, err = scd(
+        "train", "vitonhd", "--data", manifest, "--init", "embedded", "--run", tmp_path / "run"
+    )
     assert code == 2
     assert f"viton.jsonl: 1 of the 12 files that it lists are missing, the first is {person};" in err
     code, out, _ = scd("data", "check", manifest, "--size", 64)

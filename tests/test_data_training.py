@@ -243,6 +243,7 @@ def test_damaged_latents_and_the_world_are_named(pipe, root, tmp_path):
         file.write_bytes(b"short")
     with pytest.raises(UserError, match=r"\.safetensors: kept latents cannot be read .*; remove the file"):
         kept[0]
+    assert latents.with_latents(pipe, data, tmp_path)[0].references.any(), "made again"
     with pytest.raises(UserError, match=r"--data\.latents: for real pictures only; the world's people"):
         latents.with_latents(pipe, train.make_dataset(PRESETS["world-tiny"], 4), tmp_path)
 

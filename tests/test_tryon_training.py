@@ -199,7 +199,7 @@ def empty_list(folder):
         (empty_list, "no pair can train, no pair has both its pictures; scd data check"),
         (
             without("train/agnostic-mask", "train/openpose_json"),
-            "no pair can train, none has an agnostic mask or a pose; scd data check",
+            "no pair can train, none has an agnostic mask or a pose; scd data prepare",
         ),
         (shutil.rmtree, "there is no such folder; check the name"),
     ],

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from scd.data.frames import Frames
-from scd.data.latents import LatentsReader, latents_path
+from scd.data.latents import LatentsReader, is_kept, latents_path
 from scd.data.mixed import Mixed
 from scd.encoders import latent_shift, signed
 from scd.media.files import replacing
@@ -68,7 +68,7 @@ def keep_latents(
     stamp = _stamp(pipe)
     tell = advance or (lambda: None)
     paths = {latents_path(folder, item, stamp): item for item in items}  # copies have one
-    missing = {path: item for path, item in paths.items() if not path.exists()}
+    missing = {path: item for path, item in paths.items() if not is_kept(path)}
     for _ in range(len(items) - len(missing)):
         tell()
     spoken, unread = time.monotonic(), 0

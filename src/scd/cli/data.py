@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from scd import media
 from scd.cli import similar
@@ -186,9 +187,16 @@ def _bench(options: Data, config: DataConfig) -> None:
 def with_kind(config: DataConfig) -> DataConfig:
     """The config with the layout that a manifest names; of a folder, for a preset of the world, the one that
     it seems to have. Raises UserError."""
-    if config.root and (config.kind == "world" or is_manifest(Path(config.root))):
-        return replace(config, kind=kind_of(config.root) or "folder")  # type: ignore[arg-type]
-    return config
+    if not config.root or not (config.kind == "world" or is_manifest(Path(config.root))):
+        return config
+    kind: Any = kind_of(config.root) or "folder"
+    found = replace(config, kind=kind)
+    if config.kind != "world" and found.is_tryon != config.is_tryon:
+        fitting = f"pairs, the preset {kind}" if found.is_tryon else f"clips, the preset {kind}-stage1"
+        raise UserError(
+            f"{config.root}: does not go with {config.kind}'s presets; it lists {fitting} is for them"
+        )
+    return found
 
 
 def ready(config: DataConfig, look: bool = True) -> DataConfig:

@@ -112,7 +112,10 @@ def read_region(pair: TryOnPair, pose: Pose, size: tuple[int, int]) -> NDArray[n
             region = garment_region(pose, size, pair.category)  # type: ignore[arg-type]
             if region.any():  # the place may lie beside the picture
                 return region
-        raise UserError(f"{pair.person}: has no agnostic mask, and no pose that shows where the garment goes")
+        raise UserError(
+            f"{pair.person}: has no agnostic mask, and no pose that shows where the garment goes; "
+            "scd data prepare looks for poses"
+        )
     mask = read_image(pair.region, ground=0)[..., 0] >= WHITE
     if mask.shape != size:
         (height, width), (wanted, across) = mask.shape, size

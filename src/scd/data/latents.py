@@ -32,6 +32,15 @@ def latents_path(folder: Path, item: Frames, stamp: str) -> Path:
     return folder / f"{hashlib.sha256(what.encode()).hexdigest()[:40]}.safetensors"
 
 
+def is_kept(path: Path) -> bool:
+    """Whether a file of latents is there, and was not cut off."""
+    try:
+        with safe_open(path, "np"):  # which compares its head with its length
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 @dataclass(frozen=True)
 class LatentsReader:
     """What a dataset reads in place of pictures: (n, h, w, 2 C) float16, and tokens (n, 1, D) or None."""

@@ -16,10 +16,12 @@ from scd.data.manifest import (
     Entry,
     Header,
     is_manifest,
+    is_outside,
     layout_in,
     read_manifest,
     read_rows,
     renamed,
+    require_none_lost,
     write_manifest,
 )
 from scd.media.files import PICTURES, VIDEOS
@@ -75,17 +77,22 @@ class Layout:
 
     def entries(self) -> dict[str, Entry]:
         """What the manifest says, by clip. One that is not there yet starts as a copy of the one beside the
-        media. Raises UserError."""
+        media; one of a dataset that was moved since speaks of the same clips. Raises UserError."""
         beside = self.root / MANIFEST
         source = beside if beside.exists() and not self.manifest.exists() else self.manifest
         root, here, home = (folder.resolve() for folder in (self.root, source.parent, self.manifest.parent))
+        lay = _root_in(source)  # where the dataset was at that time
+
+        def now(name: str, there: Path) -> str:
+            """A path as it is named from `there`, where it lies today."""
+            within = renamed(name, here, lay)
+            moved = lay != root and not is_outside(within) and not (here / name).exists()
+            return renamed(within, root, there) if moved else renamed(name, here, there)
+
         entries = (
-            replace(
-                entry, clip=renamed(entry.clip, here, root),
-                poses=renamed(entry.poses, here, home) if entry.poses else "",
-            )
+            replace(entry, clip=now(entry.clip, root), poses=now(entry.poses, home) if entry.poses else "")
             for entry in read_manifest(source).values()
-        )  # fmt: skip
+        )
         return {entry.clip: entry for entry in entries}
 
     def write(self, entries: Iterable[Entry]) -> None:
@@ -95,9 +102,19 @@ class Layout:
         write_manifest(self.manifest, rows, Header(self.kind, renamed(".", root, home)))
 
     @property
+    def is_moved(self) -> bool:
+        """Whether the manifest tells of the dataset in another place."""
+        return self.manifest.exists() and _root_in(self.manifest) != self.root.resolve()
+
+    @property
     def kept(self) -> Path:
         """Where poses lie that were found here."""
         return self.manifest.parent / KEPT
+
+
+def _root_in(manifest: Path) -> Path:
+    """The dataset's folder, as its manifest names it."""
+    return (manifest.parent / read_rows(manifest)[0].root).resolve()
 
 
 def own_manifest(root: Path) -> Path:
@@ -195,7 +212,13 @@ def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None 
                 raise
     else:
         raise AssertionError("no layouts")
-    said = {clip: entry.split for clip, entry in layout.entries().items() if entry.split}
+    entries = layout.entries()
+    if manifest is not None:
+        others = [
+            Path(os.path.normpath(layout.root.resolve() / clip)) for clip in entries if is_outside(clip)
+        ]
+        require_none_lost(manifest, [other for other in others if other.exists()], layout.root)
+    said = {clip: entry.split for clip, entry in entries.items() if entry.split}
     held_out = (clip for clip in layout.clips if said.get(clip, layout.split(clip)) == TEST)
     return replace(layout, held_out=frozenset(held_out))
 

@@ -12,11 +12,13 @@ they are. Drawings are made from the poses when a clip is read. Pairs: scd.data.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +100,18 @@ def read_rows(path: Path) -> tuple[Header, Rows]:
     return header, rows
 
 
-def bad_line(path: Path, number: int) -> UserError:
+def bad_line(path: Path, number: int, error: Exception | None = None) -> UserError:
+    """`error`: what `known_values` says of the line."""
+    if isinstance(error, BadValue):
+        return UserError(f"{path}, line {number}: {error}; mend it, or remove it to have it found out")
     return UserError(
         f'{path}, line {number}: not {{"clip": ...}} or {{"person": ..., "garment": ...}} as JSON, with a '
         '"split" of train or test; mend the line or remove it'
     )
+
+
+class BadValue(ValueError):
+    """A field of a line that cannot be right."""
 
 
 def layout_in(path: Path) -> str:
@@ -126,19 +135,55 @@ def read_manifest(path: Path) -> dict[str, Entry]:
             values = known_values(row, kinds)
             if not values["clip"]:
                 raise ValueError
-        except (ValueError, KeyError):
-            raise bad_line(path, number) from None
+        except (ValueError, KeyError) as error:
+            raise bad_line(path, number, error) from None
         others = {k: v for k, v in row.items() if k not in kinds}
         entries[values["clip"]] = Entry(**values, others=others)
     return entries
 
 
 def known_values(row: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The fields of a line that are ours, lists as tuples. Raises ValueError for one of another kind."""
+    """The fields of a line that are ours, lists as tuples. Raises ValueError for one of another kind, and
+    BadValue for a value that cannot be."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in kinds}
     if any(type(v) is not kinds[k] for k, v in values.items()) or values.get("split", "") not in SPLITS:
         raise ValueError
+    for name, can_be in _CAN_BE.items():
+        if name in values and not can_be(values[name]):
+            raise BadValue(f'"{name}" cannot be {json.dumps(row[name])}')
     return values
+
+
+def _are_whole(values: tuple, least: int, most: float = math.inf) -> bool:
+    return all(type(value) is int and least <= value <= most for value in values)
+
+
+def _is_size(value: tuple) -> bool:
+    return len(value) == 2 and _are_whole(value, 1)
+
+
+def _is_rate(value: str) -> bool:
+    try:
+        return not value or Fraction(value) > 0
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+def _are_texts(value: tuple) -> bool:
+    return all(isinstance(text, str) for text in value)
+
+
+_CAN_BE: dict[str, Callable[[Any], bool]] = {
+    "frames": lambda value: value >= 0,
+    "fps": _is_rate,
+    "size": _is_size,
+    "garment_size": _is_size,
+    "cuts": lambda value: _are_whole(value, 1),
+    "border": lambda value: len(value) == 3 and _are_whole(value, 0, 255),
+    # Of pairs; of a clip they are texts
+    "content": lambda value: isinstance(value, str) or (len(value) == 2 and _are_texts(value)),
+    "stamp": lambda value: isinstance(value, str) or (len(value) == 2 and _are_texts(value)),
+}
 
 
 def write_manifest(path: Path, entries: Iterable[Entry], header: Header) -> None:
@@ -191,6 +236,20 @@ def renamed(name: str, here: Path, there: Path) -> str:
         return Path(os.path.relpath(path, there)).as_posix()
     except ValueError:  # on another drive
         return Path(path).as_posix()
+
+
+def is_outside(name: str) -> bool:
+    """Whether a path, as `renamed` gives it, leads out of the folder that it is named from."""
+    return name.startswith("../") or Path(name).is_absolute()
+
+
+def require_none_lost(manifest: Path, others: Sequence[Path], root: Path) -> None:
+    """Raises UserError when a manifest that is to list what is in `root` lists `others`, too."""
+    if others:
+        raise UserError(
+            f"{manifest}: lists {len(others):,} that are not in {root}, as {others[0]}, and would lose them; "
+            f"scd data prepare {manifest} keeps all, or give -o another name"
+        )
 
 
 def require_files(manifest: Path, paths: Iterable[Path]) -> None:

@@ -18,7 +18,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scd.data.manifest import TEST, Header, bad_line, known_values, layout_in, read_rows, renamed, write_rows
+from scd.data.manifest import (
+    TEST,
+    Header,
+    bad_line,
+    known_values,
+    layout_in,
+    read_rows,
+    renamed,
+    require_none_lost,
+    write_rows,
+)
 from scd.pose.region import CATEGORIES
 from scd.types import UserError
 
@@ -117,8 +127,8 @@ def read_pairs(path: Path) -> TryOnLayout:
             values.setdefault("name", paths["person"].stem)
             if values["category"] not in CATEGORIES or "garment" not in paths:
                 raise ValueError
-        except (ValueError, KeyError):
-            raise bad_line(path, number) from None
+        except (ValueError, KeyError) as error:
+            raise bad_line(path, number, error) from None
         test = values.pop("split", "") == TEST
         others = {k: v for k, v in row.items() if k not in _KINDS}
         pair = TryOnPair(**values, others=json.dumps(others) if others else "")
@@ -149,54 +159,75 @@ def write_pairs(path: Path, layout: TryOnLayout) -> None:
     write_rows(path, header, map(row, layout.pairs))
 
 
-def remembering(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
-    """The layout with what was known of the same pairs."""
-    known = {_key(pair): pair for pair in before.pairs}
+def remembering(layout: TryOnLayout, before: TryOnLayout, kept: Path) -> TryOnLayout:
+    """The layout with what was known of the same pairs, which may have been moved since; poses and regions
+    that were found and lie in `kept` only while the pictures are those that they were found in. Raises
+    UserError where `before` knows pairs of elsewhere, too, which would be lost."""
+    known = {_key(pair, before): pair for pair in before.pairs}
+    if layout.listed_in is None and before.listed_in is not None:
+        root, there = layout.root.resolve(), {_key(pair, layout) for pair in layout.pairs}
+        others = [pair.person for key, pair in known.items() if key not in there and pair.person.exists()]
+        others = [path for path in others if not path.resolve().is_relative_to(root)]
+        require_none_lost(before.listed_in, others, layout.root)
 
     def remember(pair: TryOnPair) -> TryOnPair:
-        old = known.get(_key(pair))
+        old = known.get(_key(pair, layout))
         if old is None:
             return pair
+        if old.stamp != (stamp_of(pair.person), stamp_of(pair.garment)):
+            found = {path: None for path in (old.region, old.pose) if path and path.is_relative_to(kept)}
+            old = replace(old, region=found.get(old.region, old.region), pose=found.get(old.pose, old.pose))
         return replace(
             pair, region=pair.region or old.region, pose=pair.pose or old.pose, size=old.size,
             garment_size=old.garment_size, content=old.content, stamp=old.stamp, error=old.error,
             others=old.others,
         )  # fmt: skip
 
-    return mapped(layout, remember) if known else layout
+    return _holding_out(mapped(layout, remember), before) if known else layout
+
+
+def _holding_out(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
+    """The layout without the training pairs that were held out before, by hand perhaps: they stay so."""
+    held_out = {_key(pair, before) for pair in before.paired}
+    stay = [pair for pair in layout.training if _key(pair, layout) in held_out]
+    training = tuple(pair for pair in layout.training if pair not in set(stay))
+    return replace(layout, training=training, paired=(*layout.paired, *stay)) if stay else layout
 
 
 def with_guides(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
     """The layout with the poses and regions that were found of the same pairs, where the pictures have not
-    changed since and the files are there. Nothing else is taken over: all pictures are read as they lie."""
+    changed since and the files are there, and with those held out that were. Nothing else is taken over: all
+    pictures are read as they lie."""
     known = {
-        _key(pair): pair
+        _key(pair, before): pair
         for pair in before.pairs
         if (pair.region or pair.pose) and not (pair.stamp and pair.is_changed)
     }
 
     def guided(pair: TryOnPair) -> TryOnPair:
-        old = known.get(_key(pair))
+        old = known.get(_key(pair, layout))
         if old is None or (pair.region and pair.pose):
             return pair
         region, pose = (path if path and path.exists() else None for path in (old.region, old.pose))
         return replace(pair, region=pair.region or region, pose=pair.pose or pose)
 
-    return mapped(layout, guided) if known else layout
+    return _holding_out(mapped(layout, guided), before)
 
 
-def _key(pair: TryOnPair) -> tuple[Path, Path, str, bool]:
-    return _resolved(pair.person), _resolved(pair.garment), pair.category, pair.paired
+def _key(pair: TryOnPair, layout: TryOnLayout) -> tuple[str, str, str, bool]:
+    """Of the same pair in the same dataset, wherever that lies."""
+    person, garment = (_name(path, layout.root) for path in (pair.person, pair.garment))
+    return person, garment, pair.category, pair.paired
 
 
-def _resolved(path: Path) -> Path:
-    return _folder(path.parent) / path.name
+def _name(path: Path, root: Path) -> str:
+    return f"{_folder(path.parent, root)}/{path.name}"
 
 
 @lru_cache(maxsize=256)
-def _folder(path: Path) -> Path:
+def _folder(path: Path, root: Path) -> str:
     """Links are followed once a folder, of which a dataset has few."""
-    return path.resolve()
+    return renamed(".", path.resolve(), root.resolve())
 
 
 def mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then
+from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then, read_rows
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
-from scd.media.files import frame_files
+from scd.media.files import frame_files, is_whole
 from scd.media.placement import border_colour
 from scd.pose.detect import get_detector
 from scd.pose.find import find_poses, pose_path
@@ -39,14 +39,19 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
                 changed()
             tell()
     begun = layout.listed_in is not None and not layout.manifest.exists()  # as a copy of another
-    if begun or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys()):
+    moved = layout.manifest.exists() and read_rows(layout.manifest)[0].root != layout.header.root
+    if (
+        begun
+        or moved
+        or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys())
+    ):
         layout.write(entries.values())
     return entries
 
 
 def lacks_poses(layout: Layout, entry: Entry) -> bool:
-    """Whether nobody has looked for the poses of a readable clip yet, or their file is gone."""
-    return not entry.error and not (entry.poses and layout.poses(entry).exists())
+    """Whether nobody has looked for the poses of a readable clip yet, or their file is gone or cut off."""
+    return not entry.error and not (entry.poses and is_whole(layout.poses(entry)))
 
 
 def find_all_poses(
@@ -66,8 +71,9 @@ def find_all_poses(
         file = layout.poses(entry)
         own = any(file.resolve().is_relative_to(p.resolve()) for p in (layout.kept, layout.root / KEPT))
         if entry.poses and not own:
+            wrong = "is cut off" if file.exists() else "does not exist"
             raise UserError(
-                f"{file}: is named as the poses of {entry.clip} and does not exist; bring it back, or remove "
+                f"{file}: is named as the poses of {entry.clip} and {wrong}; bring it back, or remove "
                 f"its name from {layout.manifest} to look for poses anew"
             )
     if missing:

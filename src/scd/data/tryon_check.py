@@ -68,7 +68,10 @@ def check_pairs(
     }  # fmt: skip
     verdict = ""
     if not training:
-        verdict = "no pair to train with has its pictures, and a mask or a pose"
+        verdict = (
+            "no pair to train with has its pictures, and a mask or a pose (which scd data prepare "
+            f"{layout.listed_in or layout.root} finds)"
+        )
         if not layout.training:
             verdict = "it has no pairs to train with; those of its test part can be evaluated"
     return Report(figures, problems, verdict)

@@ -121,6 +121,10 @@ def usable_pairs(data: DataConfig, held_out: bool = False) -> tuple[TryOnLayout,
         there = tuple(pair.as_it_lies() for pair in there)
     pairs = [pair for pair in there if can_train(pair)]
     if not pairs:
-        why = "none has an agnostic mask or a pose" if there else "no pair has both its pictures"
-        raise UserError(f"{data.root}: no pair can train, {why}; scd data check {data.root} says more")
+        why = f"no pair has both its pictures; scd data check {data.root} says more"
+        if there:
+            why = (
+                f"none has an agnostic mask or a pose; scd data prepare {data.root} finds poses, makes masks"
+            )
+        raise UserError(f"{data.root}: no pair can train, {why}")
     return layout, pairs

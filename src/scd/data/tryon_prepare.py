@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from scd.data.pairs import (
 )
 from scd.data.workers import each
 from scd.media import file_hash, read_image, write_image
+from scd.media.files import is_whole
 from scd.pose import detect
 from scd.pose.cache import cache_path, cached_poses
 from scd.pose.files import PoseFile
@@ -60,7 +60,7 @@ def survey_pairs(
     the layout as it is now and then, and at the end, however that comes.
     """
     tell = advance or (lambda: None)
-    stale = [pair for pair in layout.pairs if not _is_fresh(pair, kept is not None)]
+    stale = [pair for pair in layout.pairs if not _is_fresh(pair, kept)]
     people = {_asked_of(pair): pair for pair in reversed(stale)}  # one pair each, of training if it can be
     garments = list(dict.fromkeys(pair.garment for pair in stale))
     for _ in range(num_pictures(layout) - len(people) - len(garments)):
@@ -85,8 +85,8 @@ def prepare_pairs(
 ) -> TryOnLayout:  # fmt: skip
     """`survey_pairs`, written to the manifest, with what that knew already; poses and regions lie beside it.
     Raises UserError when the manifest is damaged or cannot be written, or the detector is not installed."""
-    layout = remembering(layout, read_pairs(manifest))
     kept = manifest.parent.resolve() / KEPT
+    layout = remembering(layout, read_pairs(manifest), kept)
     return survey_pairs(layout, advance, workers, kept, detector, lambda found: write_pairs(manifest, found))
 
 
@@ -100,13 +100,16 @@ def _asked_of(pair: TryOnPair) -> tuple[Path, str, Path | None, Path | None]:
     return pair.person, pair.category, pair.region, pair.pose
 
 
-def _is_fresh(pair: TryOnPair, prepared: bool) -> bool:
-    """Whether the pair's files are as they were when they were looked at; `prepared`: for poses, too. What
+def _is_fresh(pair: TryOnPair, kept: Path | None) -> bool:
+    """Whether the pair's files are as they were when they were looked at; with `kept`: for poses, too. What
     could not be used may have been mended."""
     if pair.is_changed or pair.error:
         return False
-    there = [path for path in (pair.pose, pair.region) if path is not None]
-    return all(map(os.path.exists, there)) and (not prepared or len(there) == 2)
+    if kept is not None:
+        return not any(
+            path is None or not path.exists() or _lacks(path, kept) for path in (pair.pose, pair.region)
+        )
+    return all(path is None or path.exists() for path in (pair.pose, pair.region))
 
 
 def _with(layout: TryOnLayout, facts: Mapping[Any, _Facts]) -> TryOnLayout:
@@ -159,8 +162,8 @@ def _look_at(path: Path, pair: TryOnPair | None, kept: Path | None, detector: st
 
 
 def _lacks(path: Path | None, kept: Path) -> bool:
-    """Whether the dataset has no such file, and what was made in its place is not there."""
-    return path is None or (path.is_relative_to(kept.resolve()) and not path.exists())
+    """Whether the dataset has no such file, and what was made in its place is not there, or cut off."""
+    return path is None or (path.is_relative_to(kept) and not is_whole(path))
 
 
 def _find_pose(image: NDArray[np.uint8], content: str, kept: Path, detector: str) -> Path:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ VIDEOS = (
 RATE_FILE = "clip.json"  # in a folder of frames that scd wrote: {"fps": "30000/1001"}
 
 _OWN_FRAME = re.compile(r"\d{6,}\.png")
+_PNG_END = b"IEND\xaeB`\x82"
 _CHUNK = 1 << 20  # bytes; a clip of 10 GB is hashed in 1 MB of memory
 
 _WRITE_ERRORS = {
@@ -137,6 +139,17 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     """The UserError of one line for an error of the system."""
     reason = _WRITE_ERRORS.get(error.errno or 0) or error.strerror or str(error)
     return UserError(f"{path} cannot be written: {reason}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and, if it is .npz or .png, was written to its end; told from its end alone."""
+    if path.suffix == ".npz":
+        return zipfile.is_zipfile(path)
+    if path.suffix != ".png" or not path.is_file():
+        return path.exists()
+    with reading(path), path.open("rb") as file:
+        file.seek(-min(len(_PNG_END), path.stat().st_size), os.SEEK_END)
+        return file.read() == _PNG_END
 
 
 def frame_files(folder: Path) -> list[Path]:

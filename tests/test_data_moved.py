@@ -1,0 +1,230 @@
+"""What a manifest knows stays known: of moved datasets, of a split by hand, of files that were cut off."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_data import lay, prepared
+from test_data import no_detector as no_detector
+from test_data_manifest import SIZE, Eyes
+from test_data_manifest import clips as clips
+from test_data_manifest import viton as viton
+
+from scd.cli.data import ready
+from scd.config import DataConfig
+from scd.data import prepare, tryon_prepare
+from scd.data.find import find_dataset
+from scd.data.layouts import find_clips
+from scd.data.manifest import read_manifest, read_rows, write_rows
+from scd.data.pairs import read_pairs
+from scd.data.prepare import find_all_poses, lacks_poses, survey
+from scd.data.tryon import find_pairs
+from scd.data.tryon_prepare import prepare_pairs
+from scd.media.files import is_whole
+from scd.pose.files import read_poses
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def by_hand(manifest: Path, number: int, **values) -> None:
+    """Change a line of a manifest."""
+    header, rows = read_rows(manifest)
+    changed = [row | values if i == number else row for i, (_, row) in enumerate(rows)]
+    write_rows(manifest, header, changed)
+
+
+# ---- clips ----
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["where it was", "moved"])
+def test_a_split_and_captions_by_hand_outlive_a_move(clips, tmp_path, no_detector, scd, moved):
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    manifest = tmp_path / "lists/mine.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))  # poses lie in the folder, and move with it
+    scd("data", "prepare", "folder", data, "-o", manifest)
+    by_hand(manifest, 0, split="test", caption="a dance")
+    before = read_manifest(manifest)
+    if moved:
+        (tmp_path / "disk").mkdir()
+        data = data.rename(tmp_path / "disk/data")
+    scd("data", "prepare", "folder", data, "-o", manifest)
+    after = list(read_manifest(manifest).values())
+    assert [e.split for e in after] == [e.split for e in before.values()] == ["test", *["train"] * 8, "test"]
+    assert after[0].others == {"caption": "a dance"}
+    assert all((manifest.parent / entry.poses).resolve().is_relative_to(data) for entry in after)
+    assert (manifest.parent / after[0].clip).resolve() == data / "0"
+    assert "0" not in find_clips(manifest).training
+
+
+def test_a_manifest_of_more_than_one_folder_loses_none(clips, tmp_path, no_detector, scd):
+    for name in "ab":
+        shutil.copytree(clips, tmp_path / name)
+    manifest = tmp_path / "both.jsonl"
+    text = "".join(
+        json.dumps({"clip": f"{name}/{i}", "split": "test"}) + "\n" for name in "ab" for i in (0, 1)
+    )
+    manifest.write_text(text)
+    code, _, err = scd("data", "prepare", tmp_path / "a", "-o", manifest)
+    said = f"{manifest}: lists 2 that are not in {tmp_path}/a, as {tmp_path}/b/0, and would lose them"
+    assert (code, err.startswith(f"scd: {said}")) == (2, True), err
+    assert manifest.read_text() == text
+
+
+def test_poses_that_were_cut_off_are_found_again(tmp_path, monkeypatch):
+    _, truth = lay(tmp_path, "a", 1, num=2)
+    layout, entries = prepared(tmp_path, {"a": truth})
+    file = layout.poses(entries["a"])
+    whole = file.read_bytes()
+    assert is_whole(file)
+    for damaged in (whole[:-30], whole[:100], b""):
+        file.write_bytes(damaged)
+        assert lacks_poses(layout, entries["a"])
+    eyes = Eyes([truth[0]])
+    monkeypatch.setattr("scd.pose.detect.get_detector", lambda name: eyes)
+    monkeypatch.setattr(prepare, "get_detector", lambda name: eyes)
+    again = find_all_poses(layout, survey(layout))
+    assert (again["a"].poses, eyes.calls) == (entries["a"].poses, 2)
+    assert len(read_poses(file).frames) == 2
+
+
+def test_poses_by_hand_that_are_cut_off_are_named(scd, tmp_path, no_detector):
+    lay(tmp_path, "a", 1, num=2)
+    (tmp_path / "hand.npz").write_bytes(b"PK")
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text('{"clip": "a", "poses": "hand.npz"}\n')
+    code, _, err = scd("data", "prepare", manifest)
+    assert code == 2
+    assert "hand.npz: is named as the poses of a and is cut off; bring it back" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fps", "30/0"), ("fps", "abc"), ("fps", "-30"), ("fps", "0"), ("frames", -1), ("size", [128]),
+        ("size", [0, 0]), ("size", [1.5, 2]), ("cuts", [0]), ("cuts", ["a"]), ("border", [300, 0, 0]),
+        ("border", [1, 2, "x"]), ("border", [1, 2]),
+    ],
+)  # fmt: skip
+def test_values_of_a_clip_that_cannot_be_are_named(scd, tmp_path, name, value):
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text(f'{{"scd": 1, "layout": "folder"}}\n{{"clip": "a", "{name}": {json.dumps(value)}}}\n')
+    code, _, err = scd("data", "check", manifest)
+    said = f'{manifest}, line 2: "{name}" cannot be {json.dumps(value)}; mend it, or remove it'
+    assert (code, err.startswith(f"scd: {said}")) == (2, True), err
+
+
+# ---- pairs ----
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["where it was", "moved"])
+@pytest.mark.parametrize("own", [False, True], ids=["elsewhere", "beside the pictures"])
+def test_pairs_by_hand_outlive_a_move(viton, tmp_path, no_detector, scd, moved, own):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    manifest = data / "scd.jsonl" if own else tmp_path / "lists/mine.jsonl"
+    said = () if own else ("-o", manifest)
+    scd("data", "prepare", data, *said)
+    by_hand(manifest, 1, split="test", caption="a shirt")
+    before = read_pairs(manifest)
+    held_out = before.paired[0]
+    assert len(before.training) == 2
+    if moved:
+        (tmp_path / "disk").mkdir()
+        data = data.rename(tmp_path / "disk/viton")
+        manifest = data / "scd.jsonl" if own else manifest
+    scd("data", "prepare", data, *said)
+    after = read_pairs(manifest)
+    assert [len(part) for part in (after.training, after.paired, after.unpaired)] == [
+        len(part) for part in (before.training, before.paired, before.unpaired)
+    ]
+    (again,) = (pair for pair in after.paired if pair.name == held_out.name)
+    assert json.loads(again.others) == {"caption": "a shirt"}
+    assert again.person.is_relative_to(data)
+    if own:  # the folder stands for its manifest
+        assert held_out.name not in {pair.name for pair in find_pairs(data).training}
+
+
+def test_a_manifest_of_pairs_of_more_than_one_folder_loses_none(viton, tmp_path, scd):
+    rows = []
+    for name in "ab":
+        root = Path(shutil.copytree(viton, tmp_path / name))
+        pair = find_pairs(root).training[0]
+        rows.append({"person": str(pair.person), "garment": str(pair.garment)})
+    manifest = tmp_path / "both.jsonl"
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    manifest.write_text(text)
+    code, _, err = scd("data", "prepare", tmp_path / "a", "-o", manifest)
+    assert code == 2
+    assert f"{manifest}: lists 1 that are not in {tmp_path}/a" in err
+    assert manifest.read_text() == text
+
+
+def test_guides_of_pairs_that_were_cut_off_or_are_of_another_picture_are_made_again(
+    viton, tmp_path, monkeypatch
+):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    truth = tryon_prepare.read_pose(find_pairs(data).training[0], SIZE)
+    for part in ("train", "test"):
+        shutil.rmtree(data / part / "openpose_json")
+        shutil.rmtree(data / part / "agnostic-mask")
+    eyes = Eyes([truth])
+    monkeypatch.setattr(tryon_prepare.detect, "get_detector", lambda name: eyes)
+    manifest = tmp_path / "m.jsonl"
+    found = prepare_pairs(find_pairs(data), manifest)
+    calls = eyes.calls
+    pose, region = found.training[0].pose, found.training[1].region
+    kept = region.read_bytes()
+    pose.write_bytes(pose.read_bytes()[:-20])
+    region.write_bytes(kept[:-20])
+    again = prepare_pairs(find_pairs(data), manifest)
+    assert again == found
+    assert eyes.calls == calls + 1
+    assert (is_whole(pose), region.read_bytes()) == (True, kept)
+    person = found.training[0].person
+    person.write_bytes(found.training[1].person.read_bytes() + b" ")  # another's picture under this name
+    changed = prepare_pairs(find_pairs(data), manifest).training[0]
+    assert eyes.calls == calls + 2
+    assert changed.pose != pose
+    assert not changed.error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", [128]), ("garment_size", [0, 1]), ("content", ["a"]), ("stamp", [1, 2])],
+)
+def test_values_of_a_pair_that_cannot_be_are_named(scd, tmp_path, name, value):
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text(json.dumps({"person": "a.png", "garment": "b.png", name: value}) + "\n")
+    code, _, err = scd("data", "check", manifest)
+    assert code == 2
+    assert f'{manifest}, line 1: "{name}" cannot be {json.dumps(value)}' in err
+
+
+# ---- presets ----
+
+
+def test_a_manifest_of_the_other_kind_is_refused(viton, clips, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    ready(DataConfig(kind="folder", root=str(data)))
+    for name, source in (("pairs", viton), ("clips", data)):
+        scd("data", "prepare", source, "-o", tmp_path / f"{name}.jsonl")
+    assert find_dataset(tmp_path / "clips.jsonl").kind == "folder"
+    for preset, name, said in (
+        ("tiktok-stage1", "pairs", "lists pairs, the preset vitonhd is for them"),
+        ("vitonhd", "clips", "lists clips, the preset folder-stage1 is for them"),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        code, _, err = scd("train", preset, "--data", path, "--init", "embedded", "--run", tmp_path / "run")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert said in err
+
+
+def test_pairs_without_masks_and_poses_are_told_what_finds_them(viton, tmp_path, scd):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    for part in ("train", "test"):
+        shutil.rmtree(data / part / "openpose_json")
+        shutil.rmtree(data / part / "agnostic-mask")
+    for command in (("data", "check", data), ("train", "vitonhd", "--data", data, "--init", "embedded")):
+        code, _, err = scd(*command)
+        assert code == 2
+        assert f"scd data prepare {data}" in err
