@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then, read_rows
+from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files, is_whole
@@ -39,12 +39,8 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
                 changed()
             tell()
     begun = layout.listed_in is not None and not layout.manifest.exists()  # as a copy of another
-    moved = layout.manifest.exists() and read_rows(layout.manifest)[0].root != layout.header.root
-    if (
-        begun
-        or moved
-        or any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys())
-    ):
+    split = any(known[clip].split != entries[clip].split for clip in known.keys() & entries.keys())
+    if begun or split or layout.is_moved:
         layout.write(entries.values())
     return entries
 
