@@ -50,7 +50,8 @@ class RealPictures:
         self.shots = [shot for shot, suits in zip(shots, suited, strict=True) if suits][:most]
         self.left_out = [shot.name for shot, suits in zip(shots, suited, strict=True) if not suits]
         if not self.shots:
-            raise UserError(f"no clip can train: {self.needs} in one shot; {len(shots)} are shorter")
+            why = f"{self.needs} in one shot; {len(shots)} are shorter"
+            raise UserError(f"no clip can train: {why if shots else 'none can be read and shows a person'}")
         sizes = [shot.bucket for shot in self.shots]
         self.blocks = Blocks(sizes, group, seed)
         self.unreadable = Unreadable([shot.name for shot in self.shots])
