@@ -67,12 +67,17 @@ class Buckets:
 
 
 def person_box(poses: Iterable[Pose]) -> Box | None:
-    """The box around all joints of all poses, in fractions of the frame and within it: detectors also guess
-    what lies outside. None when there is none."""
-    boxes = np.array([box for pose in poses if (box := bounding_box(pose)) is not None])
-    if not len(boxes):
+    """The box around all joints of all poses, as `around`."""
+    return around(map(bounding_box, poses))
+
+
+def around(boxes: Iterable[Box | None]) -> Box | None:
+    """The box around all boxes, in fractions of the frame and within it: detectors also guess what lies
+    outside. None when there is none."""
+    sides = np.array([box for box in boxes if box is not None])
+    if not len(sides):
         return None
-    left, top, right, bottom = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())
+    left, top, right, bottom = (*sides[:, :2].min(0).tolist(), *sides[:, 2:].max(0).tolist())
     left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
     return left, top, right, bottom
 

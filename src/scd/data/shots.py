@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.data.buckets import Buckets, person_box, place_around
+from scd.data.buckets import Buckets, around, place_around
 from scd.data.layouts import Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
@@ -92,10 +92,10 @@ def shots_of(layout: Layout, entry: Entry, buckets: Buckets) -> list[Shot]:
             f"remove its name from {layout.manifest} to look for poses anew"
         )
     edges = [0, *([] if layout.one_shot else entry.cuts), entry.frames]
-    shots = []
+    shots, boxes = [], [bounding_box(pose) for pose in poses]
     for start, stop in pairwise(edges):
-        usable = [t for t in range(start, stop) if bounding_box(poses[t]) is not None]
-        box = person_box(poses[t] for t in usable)
+        usable = [t for t in range(start, stop) if boxes[t] is not None]
+        box = around(boxes[start:stop])
         if box is None:
             continue
         name = entry.clip if start == 0 else f"{entry.clip} from frame {start} on"

@@ -45,7 +45,7 @@ _JSON_PARTS: dict[str, tuple[slice, dict[int, Sequence[int]]]] = {
     "hand_right_keypoints_2d": (RIGHT_HAND, {21: range(21)}),
 }
 
-_Points = NDArray[np.float32]  # (128, 3): x, y, score
+_Points = NDArray[np.float32]  # (128, 3): x, y, score; of many people (..., 128, 3)
 
 
 @dataclass(frozen=True)
@@ -149,20 +149,30 @@ def _from_npz(path: Path, data: bytes) -> PoseFile:
         _wrong(path, f"its size {size.tolist()} or its frame rate {fps.tolist()} makes no sense")
     picture_size = (int(size[0]), int(size[1]))
     points = np.concatenate([joints, scores[..., None]], -1).astype(np.float32)
-    frames = [[_pose(path, person, picture_size) for person in frame] for frame in points]
+    joints, scores = _checked(path, points, picture_size)
+    frames = [
+        [Pose(*person, picture_size) for person in zip(*frame, strict=True)]
+        for frame in zip(joints, scores, strict=True)
+    ]
     return PoseFile([_without_trailing_absent(frame) for frame in frames], picture_size, float(fps))
 
 
 def _pose(path: Path, points: _Points, size: tuple[int, int]) -> Pose:
     """A checked Pose from x, y (fractions of the picture) and score."""
+    return Pose(*_checked(path, points, size), size)
+
+
+def _checked(path: Path, points: _Points, size: tuple[int, int]) -> tuple[_Points, _Points]:
+    """Joints (..., 2) and scores (...) of checked points (..., 3): of all people of a file at once, or of
+    350 frames the checks alone take 12 ms."""
     if not np.isfinite(points).all():
         _wrong(path, "some of its numbers are NaN or infinite; make it again")
-    scores = points[:, 2].clip(0, 1)
+    scores = points[..., 2].clip(0, 1)
     if np.abs(points[scores > 0, :2]).max(initial=0) > FARTHEST:
         _wrong(path, f"a joint lies more than {FARTHEST} pictures outside its own; is its size right?")
     if max(size) > LARGEST:
         _wrong(path, f"its picture has {size[1]}x{size[0]} pixels, more than {LARGEST}; is its size right?")
-    return Pose(np.where(scores[:, None] > 0, points[:, :2], np.float32(0)), scores, size)
+    return np.where(scores[..., None] > 0, points[..., :2], np.float32(0)), scores
 
 
 def _without_trailing_absent(frame: list[Pose]) -> list[Pose]:
