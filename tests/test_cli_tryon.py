@@ -449,6 +449,12 @@ def test_nobody_is_found(tryon, detector, folder):
     )
 
 
+def test_a_canvas_that_is_none_is_said_though_no_pose_is_given(scd, folder, person):
+    for words in (("tryon", "me.png", "shirt.png"), ("mask", "me.png")):
+        said = complaint(scd(*words, "--category", "upper", "--canvas", "wide"))
+        assert "--canvas wide: write WIDTHxHEIGHT in pixels, as in 1280x720" in said
+
+
 def test_a_detector_that_is_none_is_said_though_a_pose_is_given(scd, folder, person):
     write_poses("me.npz", [[person.pose]])
     given = ("--category", "upper", "--pose", "me.npz", "--detector", "bogus")

@@ -94,6 +94,12 @@ def test_n_references_go_with_n_poses(pipe):
         pipe(references, poses[0])
 
 
+@pytest.mark.parametrize("num", [0, -1])
+def test_no_steps_are_not_the_default_s(pipe, reference, num):
+    with pytest.raises(ValueError, match=f"num_inference_steps {num}: one step at least"):
+        pipe(reference, make_pose(1), num_inference_steps=num)
+
+
 def test_references_that_do_not_fit_are_said(pipe, reference, tmp_path):
     """In words, and before any step; a torch error, or a reference passed over, was what there was."""
     other = pipe.encode_reference(make_picture(1))

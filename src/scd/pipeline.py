@@ -45,6 +45,7 @@ from scd.loading import load_networks
 from scd.pose_encoder import PoseEncoder
 from scd.reference import Reference, active_switches, as_reference, check_stamp, fingerprint, make_stamp
 from scd.savepoint import EVERY, Savepoint, loop_settings
+from scd.schedulers import begin
 from scd.types import Pose, PoseClip, UserError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -303,8 +304,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         if person is not None:
             canvas = Canvas.of(self, person, region, num, num_images_per_prompt)
         device, dtype = denoiser.home
-        self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps, device=device)
-        timesteps = self.scheduler.timesteps
+        timesteps = begin(self.scheduler, num_inference_steps, self.config.default_steps, device)
         self._num_timesteps, first = len(timesteps), 0
         savepoint, drawing = None, on_device(generators, device)
         if work_folder is not None:

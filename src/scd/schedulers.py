@@ -49,6 +49,15 @@ def scheduler_named(trained: Any, name: str) -> Any:
     return _made(trained, known)
 
 
+def begin(scheduler: Any, num: int | None, default: int, device: torch.device) -> torch.Tensor:
+    """The timesteps of a loop of `num` steps, `default` where None. Raises ValueError for fewer than one."""
+    num = default if num is None else num
+    if num < 1:
+        raise ValueError(f"num_inference_steps {num}: one step at least")
+    scheduler.set_timesteps(num, device=device)
+    return scheduler.timesteps
+
+
 def mismatch(trained: Any, scheduler: Any) -> str | None:
     """Why `scheduler` cannot sample what `trained` describes; None where it can."""
     try:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from scd import media
-from scd.cli.job import ENDINGS, identity_of, parse_person, require_apart, require_free, with_settings
+from scd.cli.job import (
+    ENDINGS,
+    identity_of,
+    parse_canvas,
+    parse_person,
+    require_apart,
+    require_free,
+    with_settings,
+)
 from scd.cli.options import Mask
 from scd.cli.where import detector_if_there, pose_in_file, region_of
 from scd.pose import detect
@@ -25,6 +33,7 @@ def mask(options: Mask) -> None:
         raise UserError(f"{preview}: a picture's name ends in {', '.join(ENDINGS)}")
     if preview is not None and preview.resolve() == out.resolve():
         raise UserError(f"{preview} is the mask's name too: choose another --preview")
+    parse_canvas(options.canvas)  # a slip is one, with a pose file or without
     results = [out, *([preview] if preview else [])]
     require_apart(with_settings(results), [options.picture, *([options.pose] if options.pose else [])])
     require_free(with_settings(results), options.force)

@@ -15,6 +15,7 @@ from scd.cli.job import (
     identity_of,
     merged_model,
     numbered,
+    parse_canvas,
     parse_person,
     picture_name,
     read_record,
@@ -93,6 +94,8 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
     num = first_said(options.num, old.get("num"), 1)
     if num < 1:
         raise UserError(f"-n {num}: paint one picture at least")
+    canvas = options.canvas or old.get("canvas")
+    parse_canvas(canvas)  # a slip is one, with a pose file or without
     given = [picture, *garments, *(path for path in (region, pose) if path)]
     preview = options.preview_region
     if preview is not None:
@@ -112,7 +115,7 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
         region=region,
         pose=pose,
         person=parse_person(first_said(options.person, old.get("person"), "largest")),
-        canvas=options.canvas or old.get("canvas"),
+        canvas=canvas,
         detector=first_said(options.detector, old.get("detector"), "mediapipe"),
         names=names,
         record=record,
