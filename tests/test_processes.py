@@ -102,6 +102,27 @@ def test_processes_take_turns():
     assert [shares[turn % 2][turn // 2 * 4 + i] for turn in range(6) for i in range(4)] == whole
 
 
+def test_what_processes_counted_is_the_first_one_s():
+    """The levels' errors and the loss of matches; of three, of which one had neither."""
+    tallies = [records.Tally() for _ in range(3)]
+    whole = records.Tally()
+    for number, values in enumerate(((0.1, 0.9), (0.6,))):
+        levels = torch.tensor(values)
+        for tally in (tallies[number], whole):
+            tally.count(levels, levels * 3 + number, torch.ones(len(values)))
+            tally.matches += values
+    counts: list[list[float]] = []
+    for tally in tallies:
+        tally.share(lambda own: counts.append(own) or own, False)
+        assert tally.row() == {}, "it is the first one's now"
+    first = records.Tally()
+    first.share(lambda _: [sum(parts) for parts in zip(*counts, strict=True)], True)
+    assert first.row() == pytest.approx(whole.row())
+    assert len(first.row()) == 4  # three levels, and matches
+    first.share(lambda own: own, True)
+    assert first.row() == pytest.approx(whole.row()), "twice is once"
+
+
 def kill_often(tiny: Path, folder: Path, kills: int) -> None:
     """Kill a run at random moments, every other time inside a save; then let it end."""
     steps = 4 * kills + 4

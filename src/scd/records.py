@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ class Tally:
                 continue
             self.sums[index] += one
             self.weights[index] += weight
+
+    def share(self, added: Callable[[list[float]], list[float]], keeps: bool) -> None:
+        """Bring what all processes counted to the one that `keeps` it; `added` gives the sums over them."""
+        *levels, matches, number = added([*self.sums, *self.weights, sum(self.matches), len(self.matches)])
+        if not keeps:
+            levels, number = [0.0] * (2 * NUM_LEVELS), 0
+        self.sums, self.weights = levels[:NUM_LEVELS], levels[NUM_LEVELS:]
+        self.matches = [matches / max(number, 1)] * int(number)
 
     def row(self) -> dict[str, float]:
         """`loss`, the mean of the steps; `loss_t0` .. `loss_t3`, of targets with little noise .. with much,

@@ -152,15 +152,14 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
     loader = _loader(dataset, config, Turns(done, stop, config.data.groups, rank, num_processes))
     accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else run.name)
 
+    def added(counts: list[float]) -> list[float]:
+        """Over all processes."""
+        here = torch.tensor(counts, device=accelerator.device)
+        return cast(Tensor, accelerator.reduce(here)).tolist()
+
     def share() -> None:
-        """Bring what all processes counted to the first one."""
         if num_processes > 1:
-            own = [*tally.sums, *tally.weights, sum(tally.matches), len(tally.matches)]
-            counts = torch.tensor(own, device=accelerator.device)
-            *levels, matches, number = cast(Tensor, accelerator.reduce(counts)).tolist()
-            sums, weights = levels[: len(tally.sums)], levels[len(tally.sums) :]
-            tally.sums, tally.weights = (sums, weights) if writes else (Tally().sums, Tally().weights)
-            tally.matches = [matches / number] * int(number) if writes and number else []
+            tally.share(added, writes)
 
     def show() -> None:
         """Bring the averaged weights into `shown`; all processes. `hide` takes them out again."""
