@@ -159,8 +159,9 @@ def test_a_manifest_of_pairs_of_more_than_one_folder_loses_none(viton, tmp_path,
     assert manifest.read_text() == text
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["by the folder", "by the manifest"])
 def test_guides_of_pairs_that_were_cut_off_or_are_of_another_picture_are_made_again(
-    viton, tmp_path, monkeypatch
+    viton, tmp_path, monkeypatch, named
 ):
     data = Path(shutil.copytree(viton, tmp_path / "viton"))
     truth = tryon_prepare.read_pose(find_pairs(data).training[0], SIZE)
@@ -182,7 +183,7 @@ def test_guides_of_pairs_that_were_cut_off_or_are_of_another_picture_are_made_ag
     assert (is_whole(pose), region.read_bytes()) == (True, kept)
     person = found.training[0].person
     person.write_bytes(found.training[1].person.read_bytes() + b" ")  # another's picture under this name
-    changed = prepare_pairs(find_pairs(data), manifest).training[0]
+    changed = prepare_pairs(find_pairs(manifest if named else data), manifest).training[0]
     assert eyes.calls == calls + 2
     assert changed.pose != pose
     assert not changed.error
@@ -228,3 +229,131 @@ def test_pairs_without_masks_and_poses_are_told_what_finds_them(viton, tmp_path,
         code, _, err = scd(*command)
         assert code == 2
         assert f"scd data prepare {data}" in err
+
+
+def hold_out(manifest: Path) -> str:
+    """Hold out the second pair by hand; its name."""
+    by_hand(manifest, 1, split="test", caption="a shirt")
+    return read_pairs(manifest).paired[0].name
+
+
+def assert_held_out(name: str, layout, caption: bool = True) -> None:
+    assert name not in {pair.name for pair in layout.training}
+    (pair,) = (pair for pair in layout.paired if pair.name == name)
+    assert pair.person.exists()
+    assert not caption or json.loads(pair.others) == {"caption": "a shirt"}
+
+
+def test_pairs_by_hand_without_a_header_stay_held_out(viton, tmp_path, no_detector, scd):
+    """Whether the folder or the manifest is named; the header's `root` is another folder then."""
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    manifest = tmp_path / "mine.jsonl"
+    pairs = find_pairs(data).training
+    names = ("person", "garment", "region", "pose")
+    rows = [{name: str(getattr(pair, name)) for name in names} for pair in pairs]
+    rows[1] |= {"split": "test", "caption": "a shirt"}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scd("data", "prepare", manifest)
+    scd("data", "prepare", data, "-o", manifest)
+    assert_held_out(pairs[1].name, read_pairs(manifest))
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["copied", "moved"])
+def test_pairs_behind_a_link_stay_held_out(viton, tmp_path, no_detector, scd, gone):
+    """The link is pointed to another disk."""
+    (tmp_path / "one").mkdir()
+    disk = Path(shutil.copytree(viton, tmp_path / "one/viton"))
+    link = tmp_path / "data"
+    link.symlink_to(disk)
+    manifest = tmp_path / "lists/mine.jsonl"
+    scd("data", "prepare", link, "-o", manifest)
+    name = hold_out(manifest)
+    other = Path(shutil.copytree(disk, tmp_path / "two"))
+    if gone:
+        shutil.rmtree(disk)
+    link.unlink()
+    link.symlink_to(other)
+    scd("data", "prepare", link, "-o", manifest)
+    assert_held_out(name, read_pairs(manifest))
+    assert read_pairs(manifest).training[0].person.is_relative_to(other)
+
+
+def test_a_manifest_beside_pairs_outlives_the_link_it_was_written_through(viton, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    scd("data", "prepare", link)
+    name = hold_out(data / "scd.jsonl")
+    link.unlink()
+    assert_held_out(name, find_pairs(data), caption=False)
+
+
+def test_pairs_of_pictures_behind_a_link_stay_held_out(viton, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    (data / "train/image").rename(tmp_path / "image")
+    (data / "train/image").symlink_to(tmp_path / "image")
+    manifest = tmp_path / "mine.jsonl"
+    scd("data", "prepare", data, "-o", manifest)
+    name = hold_out(manifest)
+    data = data.rename(tmp_path / "moved")
+    _, _, err = scd("data", "prepare", data, "-o", manifest)
+    assert "lists" not in err, err
+    assert_held_out(name, read_pairs(manifest))
+
+
+def test_masks_by_hand_in_the_dataset_move_with_it(viton, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    for part in ("train", "test"):
+        (data / part / "agnostic-mask").rename(data / part / "hand")
+    manifest = tmp_path / "mine.jsonl"
+    scd("data", "prepare", data, "-o", manifest)
+    for number, (_, row) in enumerate(read_rows(manifest)[1]):
+        part, stem = ("train" if "train/" in row["person"] else "test"), Path(row["person"]).stem
+        by_hand(manifest, number, region=f"viton/{part}/hand/{stem}_mask.png")
+    scd("data", "prepare", data, "-o", manifest)
+    (tmp_path / "disk").mkdir()
+    data = data.rename(tmp_path / "disk/viton")
+    scd("data", "prepare", data, "-o", manifest)
+    for pair in read_pairs(manifest).training:
+        assert not pair.error
+        assert pair.region.is_relative_to(data)
+
+
+def test_clips_of_a_disk_that_is_away_are_not_lost(clips, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(clips, tmp_path / "a"))
+    manifest = tmp_path / "both.jsonl"
+    text = '{"clip": "a/0"}\n{"clip": "b/0", "split": "test"}\n'
+    manifest.write_text(text)
+    code, _, err = scd("data", "prepare", data, "-o", manifest)
+    assert (code, manifest.read_text()) == (2, text)
+    assert f"lists 1 that are not in {data}, as {tmp_path}/b/0" in err
+
+
+def test_copied_clips_stay_held_out(clips, tmp_path, no_detector, scd):
+    """Training goes on from a faster disk; the first copy stays where it was."""
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    manifest = tmp_path / "mine.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", data, "-o", manifest)
+    by_hand(manifest, 0, split="test")
+    copy = Path(shutil.copytree(data, tmp_path / "fast"))
+    scd("data", "prepare", copy, "-o", manifest)
+    layout = find_clips(manifest)
+    assert layout.root == copy
+    assert "0" not in layout.training
+    assert all(layout.poses(entry).is_relative_to(copy) for entry in layout.entries().values())
+
+
+def test_a_manifest_in_a_linked_folder_keeps_its_root(clips, tmp_path, no_detector, scd):
+    Path(shutil.copytree(clips, tmp_path / "real/data"))
+    (tmp_path / "real/lists").mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/link").symlink_to(tmp_path / "real/lists")
+    manifest = tmp_path / "real/lists/m.jsonl"
+    ready(DataConfig(kind="folder", root=str(tmp_path / "real/data")))
+    scd("data", "prepare", tmp_path / "real/data", "-o", manifest)
+    before = manifest.read_text()
+    scd("data", "check", tmp_path / "x/link/m.jsonl")
+    assert manifest.read_text() == before
+    layout = find_clips(tmp_path / "x/link/m.jsonl")
+    assert all(layout.path(clip).is_dir() for clip in layout.clips)

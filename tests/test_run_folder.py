@@ -58,16 +58,42 @@ def only_a_log(run: Path) -> None:
     (run / "log.jsonl").write_text('{"step": 9, "mine": 1}\n')
 
 
+def of_a_hub(run: Path) -> None:
+    of_somebody(run)
+    (run / "config.json").write_text('{"architectures": ["Bert"]}')
+
+
+def with_nothing(run: Path) -> None:
+    only_a_log(run)
+    (run / "config.json").write_text("{}")
+
+
+def test_a_finished_run_is_said_to_be_without_its_checkpoints_too(scd, run):
+    """They may have been removed to save space; a script of several stages goes on with its model."""
+    without_checkpoints(run)
+    before = contents(run)
+    code, out, err = scd(*WORDS, "--run", run)
+    assert (code, out) == (0, f"{run / 'model'}\n")
+    assert "has its 2 steps already" in err
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize(
     ("change", "words", "text"),
     [
         (lambda _: None, ("--seed", 5), "holds a run with other settings (config.json: seed)"),
-        (without_checkpoints, (), "its model has learnt 2 steps, and no checkpoint is left to go on from"),
+        (
+            without_checkpoints,
+            ("--steps", 3),
+            "its model has learnt 2 steps, and no checkpoint is left to go",
+        ),
         (without_checkpoints, ("--seed", 5), "its model has learnt 2 steps"),
         (without_settings, (), "its config.json is missing"),
         (of_somebody, (), "run/model: no training run of scd's wrote it"),
         (only_a_log, (), "run/log.jsonl: no training run of scd's wrote it"),
-        (lambda _: None, ("--tracker", "foo"), "--tracker foo: not known"),
+        (of_a_hub, (), "run/config.json: no readable training config (unknown settings architectures"),
+        (with_nothing, (), "run/config.json: no training run of scd's wrote it"),
+        (lambda _: None, ("--tracker", "foo", "--steps", 3), "--tracker foo: not known"),
     ],
 )
 def test_what_stands_in_a_run_folder_is_left_as_it_is(scd, run, change, words, text):
@@ -132,8 +158,8 @@ def test_copies_of_checkpoints_are_none(run):
     [
         ("log.jsonl", '{"step": 1}\n{"loss": 1}\n', "log.jsonl, line 2: is damaged"),
         ("log.jsonl", '{"step": 1\n}\n', "log.jsonl, line 2: is damaged"),
-        ("model.json", '{"step"', "model.json: damaged; write"),
-        ("model.json", "[]", "model.json: damaged; write"),
+        ("model.json", '{"step"', "model.json: is damaged, or no training run's"),
+        ("model.json", "[]", "model.json: is damaged, or no training run's"),
         ("checkpoint-00000002/state.json", "{}", "checkpoint-00000002: damaged checkpoint (state.json lacks"),
         ("checkpoint-00000002/state.json", "[]", "checkpoint-00000002: damaged checkpoint"),
         ("config.json", "{", "config.json: no readable training config"),

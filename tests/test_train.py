@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from scd import checkpoint, latents, learning, machine, model, process, step, train, world
+from scd import checkpoint, latents, learning, machine, model, process, run_folder, step, train, world
 from scd.backbones.motion import new_motion_adapter, temporal_layers
 from scd.cli.train import _stopping_between_steps
 from scd.config import PRESETS, TrainConfig, from_json, to_json
@@ -122,7 +122,7 @@ def test_settings_that_stay_are_not_written_again(tmp_path, monkeypatch):
     """Half a config.json would bar the run from going on."""
     config = replace(TINY, steps=1)
     train.train(config, tmp_path, model.start(config, tmp_path))
-    monkeypatch.setattr(train, "replacing", None)
+    monkeypatch.setattr(run_folder, "replacing", None)
     train.train(config, tmp_path, model.start(config, tmp_path))
 
 

@@ -13,6 +13,7 @@ from scd.types import UserError
 
 TRYON_KINDS = ("vitonhd", "dresscode")  # datasets of pairs: a person and a garment
 CLIP_KINDS = ("tiktok", "ubc", "folder")  # datasets of clips
+EMBEDDED, SCRATCH = "embedded", "scratch"  # weights to start from: the package's own, and none
 PICTURES, TRYON, DRESSED = range(3)  # what a step's block asks for: places in DataConfig.tasks
 
 
@@ -328,7 +329,7 @@ def load_config(path: Path) -> TrainConfig:
     """A run folder's config.json. Raises UserError when it is missing or damaged."""
     try:
         return from_json(path.read_text())
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: no readable training config ({error})") from error
 
 

@@ -21,7 +21,7 @@ from scd.animatediff import load_motion_adapter
 from scd.backbones.motion import has_motion, new_motion_adapter, picture_copy
 from scd.checkpoint import checkpoints, export, put_back
 from scd.codec import PatchCodec
-from scd.config import NetworkConfig, TrainConfig, to_json
+from scd.config import EMBEDDED, SCRATCH, NetworkConfig, TrainConfig, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.encoders import signed
 from scd.loading import index_of
@@ -33,9 +33,6 @@ from scd.schedulers import mismatch
 from scd.types import UserError
 
 log = logging.getLogger("scd")
-
-
-EMBEDDED, SCRATCH = "embedded", "scratch"  # as a model's name, and for none
 
 
 def embedded_folder() -> Path:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
 from scd.checkpoint import checkpoints
-from scd.config import TrainConfig, differing, load_config
+from scd.config import TrainConfig, differing, load_config, moved, to_json
 from scd.media.files import replacing
 from scd.types import UserError
+
+log = logging.getLogger("scd")
 
 
 def require_room(run: Path, config: TrainConfig) -> None:
@@ -20,8 +23,9 @@ def require_room(run: Path, config: TrainConfig) -> None:
     if not os.access(there, os.W_OK):
         raise UserError(f"{there}: cannot be written to; choose another --run")
     settings, saved, steps = run / "config.json", checkpoints(run), learnt(run)
-    if settings.exists() and saved:
-        if names := ", ".join(differing(load_config(settings), config)):
+    before = load_config(settings) if settings.exists() else None
+    if before is not None and saved:
+        if names := ", ".join(differing(before, config)):
             raise UserError(
                 f"{run}: holds a run with other settings (config.json: {names}); "
                 "choose another --run, or the same settings to resume"
@@ -33,10 +37,23 @@ def require_room(run: Path, config: TrainConfig) -> None:
             f"{run}: its model has learnt {steps} steps, and no checkpoint is left to go on from; choose "
             f"another --run, with --init {run / 'model'} to start from what this one learnt"
         )
-    elif not settings.exists() and not (run / "model.json").exists():
-        for name in ("model", "log.jsonl"):
+    elif not (run / "model.json").exists():
+        for name in ("config.json", "model", "log.jsonl"):
             if (run / name).exists():
                 raise UserError(f"{run / name}: no training run of scd's wrote it; choose another --run")
+
+
+def claim(run: Path, config: TrainConfig) -> None:
+    """Make the folder this config's, but for what `differing` leaves out. Raises UserError."""
+    require_room(run, config)
+    path = run / "config.json"
+    if not (run / "model.json").exists():  # the sign that what is here is a run's
+        describe(run, 0, 0, 0.0)
+    for name in moved(load_config(path), config) if path.exists() else ():
+        log.warning("%s: goes on with another --%s: it should hold the same files", run, name)
+    if not path.exists() or path.read_text() != to_json(config):
+        with replacing(path, force=True) as temporary:
+            temporary.write_text(to_json(config))
 
 
 def is_own(run: Path, config: TrainConfig) -> bool:
@@ -59,4 +76,4 @@ def learnt(run: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f'{path}: damaged; write {{"step": N}}, N the steps that model/ has learnt') from None
+        raise UserError(f"{path}: is damaged, or no training run's; choose another --run") from None

@@ -29,17 +29,16 @@ from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
 from scd.backbones.motion import has_motion
-from scd.config import DRESSED, PICTURES, TRYON, TrainConfig, load_config, moved, to_json
+from scd.config import DRESSED, PICTURES, TRYON, TrainConfig
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.machine import keep_freed_memory, processes, resolve_precision, yield_the_cores
-from scd.media.files import replacing
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.reference import hash_weights
-from scd.run_folder import describe, learnt, require_room
+from scd.run_folder import claim, describe, learnt
 from scd.step import Trainee, step_loss
 from scd.types import Batch, UserError
 
@@ -96,7 +95,7 @@ def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> S
         accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     )  # fmt: skip
     if writes:
-        _claim(run, config)
+        claim(run, config)
     accelerator.wait_for_everyone()
     keep_freed_memory()
     learning.choose(pipe, config)
@@ -326,18 +325,6 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
     if data.tasks[TRYON] or data.tasks[DRESSED]:
         row |= sample_tryon(pipe, path.with_name(f"{path.stem}-tryon.png"), data.size, num)
     return row
-
-
-def _claim(run: Path, config: TrainConfig) -> None:
-    """A run folder belongs to one config, but for what `differing` leaves out."""
-    require_room(run, config)
-    path = run / "config.json"
-    if path.exists() and checkpoint.checkpoints(run):
-        for name in moved(load_config(path), config):
-            log.warning("%s: goes on with another --%s: it should hold the same files", run, name)
-    if not path.exists() or path.read_text() != to_json(config):
-        with replacing(path, force=True) as temporary:
-            temporary.write_text(to_json(config))
 
 
 def _mix(*numbers: int) -> int:

@@ -19,7 +19,7 @@ from scd.backbones.motion import has_motion, join, new_motion_adapter, picture_c
 from scd.backbones.unet import adapt
 from scd.cli.terminal import table
 from scd.codec import PatchCodec, halvings
-from scd.config import TrainConfig, to_json
+from scd.config import EMBEDDED, SCRATCH, TrainConfig, to_json
 from scd.data.dataset import make_dataset
 from scd.data.mixed import Mixed
 from scd.learning import choose
@@ -159,11 +159,11 @@ class _Kept(torch.autograd.Function):
 
 def _networks(config: TrainConfig) -> tuple[Any, Any, Any, Any, list[nn.Module]]:
     """Denoising network, pose encoder, VAE, reference network or None, and what else is held."""
-    if not config.init or (config.init not in ("scratch", "embedded") and is_stable_diffusion(config.init)):
+    if not config.init or (config.init not in (SCRATCH, EMBEDDED) and is_stable_diffusion(config.init)):
         with torch.device("meta"):  # by its published sizes: nothing is read
             unet, vae, pose_encoder, clip = stable_diffusion.untrained()
         return adapt(unet), pose_encoder, vae, None, [clip] if config.image_encoder or not config.init else []
-    if config.init == "scratch":
+    if config.init == SCRATCH:
         with torch.device("meta"):
             unet, pose_encoder = (
                 build_unet(config.network, config.data.size // config.network.patch_size),

@@ -17,7 +17,7 @@ from pathlib import Path
 from scd.cli.data import ready, with_kind
 from scd.cli.options import Train
 from scd.cli.terminal import QUIET_SECONDS, no_bars_of_loading, progress
-from scd.config import PICTURES, PRESETS, TRYON, TrainConfig
+from scd.config import PICTURES, PRESETS, SCRATCH, TRYON, TrainConfig
 from scd.types import UserError
 
 log = logging.getLogger("scd")
@@ -98,7 +98,7 @@ def _require_sense(config: TrainConfig) -> None:
         if abs(sum(chances) - 1) > 1e-6 or min(chances) < 0:
             raise UserError(f"--data.{name} {' '.join(map(str, chances))}: chances have to sum to 1")
     drawn, clips = data.kind == "world", data.frames > 1
-    network, scratch = config.network, config.init == "scratch"
+    network, scratch = config.network, config.init == SCRATCH
     levels = network.block_out_channels
     for wrong, said in (
         (clips and data.tasks[PICTURES] != 1,
@@ -157,7 +157,7 @@ def train(options: Train) -> None:
         return
 
     from scd import overfit
-    from scd.checkpoint import checkpoints, step_of
+    from scd.checkpoint import checkpoints, put_back, step_of
     from scd.machine import processes
     from scd.model import require_init, resolve_device, start
     from scd.run_folder import is_own, learnt, require_room
@@ -170,11 +170,18 @@ def train(options: Train) -> None:
     state = processes(device)
     if device.type == "cuda" and state.num_processes > 1:
         device = state.device  # one each
+    if state.is_main_process:
+        put_back(run / "model")
+    if is_own(run, config) and learnt(run) >= config.steps:
+        done = learnt(run)
+        log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, done)
+        print(run / "model")
+        return  # so that a script of several stages can be run again
     with state.main_process_first():  # who finds what there is to find
         if state.is_main_process:  # what would stop the run, before poses are looked for
             trackers(config.tracker)
             require_room(run, config)
-            if not is_own(run, config):
+            if config.learn == "lora" or not is_own(run, config):
                 require_init(config)
         config = replace(config, data=ready(config.data))
     # The first process writes the model, and the others read it
@@ -184,11 +191,6 @@ def train(options: Train) -> None:
     if config.overfit and state.is_main_process:
         overfit.remember(config, run, pipe)
     first = step_of(begun[-1]) if begun else 0
-    # A kill after the last checkpoint leaves an older model, and the same command writes the new one
-    if first >= config.steps and learnt(run) >= first:
-        log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, first)
-        print(run / "model")
-        return  # so that a script of several stages can be run again
     try:
         silent = nullcontext(lambda *_, **__: None)
         bar = progress("training", config.steps) if state.is_main_process else silent

@@ -16,12 +16,11 @@ from scd.data.manifest import (
     Entry,
     Header,
     is_manifest,
-    is_outside,
     layout_in,
+    read_header,
     read_manifest,
-    read_rows,
     renamed,
-    require_none_lost,
+    today,
     write_manifest,
 )
 from scd.media.files import PICTURES, VIDEOS
@@ -84,10 +83,12 @@ class Layout:
         lay = _root_in(source)  # where the dataset was at that time
 
         def now(name: str, there: Path) -> str:
-            """A path as it is named from `there`, where it lies today."""
-            within = renamed(name, here, lay)
-            moved = lay != root and not is_outside(within) and not (here / name).exists()
-            return renamed(within, root, there) if moved else renamed(name, here, there)
+            """The name, from `there`, of what is named from `here`."""
+            path = Path(os.path.normpath(here / name))
+            lies = path if lay == root else today(path, lay, root)
+            if lies == path:
+                return renamed(name, here, there)
+            return renamed(lies.relative_to(root).as_posix(), root, there)
 
         entries = (
             replace(entry, clip=now(entry.clip, root), poses=now(entry.poses, home) if entry.poses else "")
@@ -114,7 +115,7 @@ class Layout:
 
 def _root_in(manifest: Path) -> Path:
     """The dataset's folder, as its manifest names it."""
-    return (manifest.parent / read_rows(manifest)[0].root).resolve()
+    return (manifest.parent.resolve() / read_header(manifest).root).resolve()
 
 
 def own_manifest(root: Path) -> Path:
@@ -127,10 +128,12 @@ def own_manifest(root: Path) -> Path:
 
 def from_manifest(path: Path) -> Layout:
     """The clips that a manifest lists. Raises UserError."""
-    kind, (header, _) = layout_in(path), read_rows(path)
+    kind, header = layout_in(path), read_header(path)
     if kind not in LAYOUTS:
         raise UserError(f"{path}: lists {kind}, no clips; name {kind} in place of a kind of clips")
     root = Path(os.path.normpath(path.parent / header.root)) if header.root != "." else path.parent
+    if root.resolve() != _root_in(path):  # the manifest is named through a link
+        root = _root_in(path)
     layout = Layout(kind, root, (), frozenset(), path)
     entries = layout.entries()
     clips = tuple(entries)
@@ -212,13 +215,7 @@ def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None 
                 raise
     else:
         raise AssertionError("no layouts")
-    entries = layout.entries()
-    if manifest is not None:
-        others = [
-            Path(os.path.normpath(layout.root.resolve() / clip)) for clip in entries if is_outside(clip)
-        ]
-        require_none_lost(manifest, [other for other in others if other.exists()], layout.root)
-    said = {clip: entry.split for clip, entry in entries.items() if entry.split}
+    said = {clip: entry.split for clip, entry in layout.entries().items() if entry.split}
     held_out = (clip for clip in layout.clips if said.get(clip, layout.split(clip)) == TEST)
     return replace(layout, held_out=frozenset(held_out))
 

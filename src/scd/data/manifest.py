@@ -71,6 +71,10 @@ def is_manifest(path: Path) -> bool:
 
 def read_rows(path: Path) -> tuple[Header, Rows]:
     """The header and the other lines; nothing when there is no file. Raises UserError naming the line."""
+    return _read(path)
+
+
+def _read(path: Path, header_alone: bool = False) -> tuple[Header, Rows]:
     if not path.exists():
         return Header(), []
     with reading(path):
@@ -97,6 +101,8 @@ def read_rows(path: Path) -> tuple[Header, Rows]:
                 f"{path}: is a manifest of version {row['scd']}, this program reads {VERSION}; install a "
                 "newer scd, or write the manifest anew: scd data prepare"
             )
+        if header_alone:
+            break
     return header, rows
 
 
@@ -112,6 +118,11 @@ def bad_line(path: Path, number: int, error: Exception | None = None) -> UserErr
 
 class BadValue(ValueError):
     """A field of a line that cannot be right."""
+
+
+def read_header(path: Path) -> Header:
+    """The header alone. Raises UserError."""
+    return _read(path, header_alone=True)[0]
 
 
 def layout_in(path: Path) -> str:
@@ -240,10 +251,19 @@ def renamed(name: str, here: Path, there: Path) -> str:
 
 def is_outside(name: str) -> bool:
     """Whether a path, as `renamed` gives it, leads out of the folder that it is named from."""
-    return name.startswith("../") or Path(name).is_absolute()
+    return name.split("/")[0] == ".." or Path(name).is_absolute()
 
 
-def require_none_lost(manifest: Path, others: Sequence[Path], root: Path) -> None:
+def today(path: Path, lay: Path, root: Path) -> Path:
+    """Where a file lies of a dataset that lay in `lay` and is in `root` now, moved or copied; others lie
+    where they lay."""
+    if not path.is_relative_to(lay):
+        return path
+    there = root / path.relative_to(lay)
+    return there if there.exists() or not lay.exists() else path
+
+
+def require_all_listed(manifest: Path, others: Sequence[Path], root: Path) -> None:
     """Raises UserError when a manifest that is to list what is in `root` lists `others`, too."""
     if others:
         raise UserError(

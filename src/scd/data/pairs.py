@@ -26,7 +26,8 @@ from scd.data.manifest import (
     layout_in,
     read_rows,
     renamed,
-    require_none_lost,
+    require_all_listed,
+    today,
     write_rows,
 )
 from scd.pose.region import CATEGORIES
@@ -145,12 +146,17 @@ def read_pairs(path: Path) -> TryOnLayout:
 
 def write_pairs(path: Path, layout: TryOnLayout) -> None:
     """Replace the manifest, whole or not at all; what is not known is left out. Raises UserError."""
-    home, here, root = path.parent.resolve(), Path.cwd(), layout.root.resolve()
+    home, root = path.parent.resolve(), layout.root.resolve()
     empty = asdict(_EMPTY) | {"paired": None}
+
+    def name_of(file: Path) -> str:
+        if file.is_relative_to(layout.root):  # which may be a link, and is written down without it
+            return renamed(str(file.relative_to(layout.root)), root, home)
+        return renamed(str(file), Path.cwd(), home)
 
     def row(pair: TryOnPair) -> dict[str, Any]:
         values = {name: value for name, value in asdict(pair).items() if value and value != empty[name]}
-        values |= {name: renamed(str(values[name]), here, home) for name in _PATHS if name in values}
+        values |= {name: name_of(values[name]) for name in _PATHS if name in values}
         others = json.loads(values.pop("others", "{}"))
         return {"paired": pair.paired, "split": "train" if pair in training else TEST} | values | others
 
@@ -163,71 +169,80 @@ def remembering(layout: TryOnLayout, before: TryOnLayout, kept: Path) -> TryOnLa
     """The layout with what was known of the same pairs, which may have been moved since; poses and regions
     that were found and lie in `kept` only while the pictures are those that they were found in. Raises
     UserError where `before` knows pairs of elsewhere, too, which would be lost."""
-    known = {_key(pair, before): pair for pair in before.pairs}
+    known = _Known(before, layout.root)
     if layout.listed_in is None and before.listed_in is not None:
-        root, there = layout.root.resolve(), {_key(pair, layout) for pair in layout.pairs}
-        others = [pair.person for key, pair in known.items() if key not in there and pair.person.exists()]
-        others = [path for path in others if not path.resolve().is_relative_to(root)]
-        require_none_lost(before.listed_in, others, layout.root)
+        require_all_listed(before.listed_in, known.elsewhere(layout), layout.root)
 
     def remember(pair: TryOnPair) -> TryOnPair:
-        old = known.get(_key(pair, layout))
+        old = known.of(pair)
         if old is None:
             return pair
-        if old.stamp != (stamp_of(pair.person), stamp_of(pair.garment)):
-            found = {path: None for path in (old.region, old.pose) if path and path.is_relative_to(kept)}
-            old = replace(old, region=found.get(old.region, old.region), pose=found.get(old.pose, old.pose))
+        changed = bool(old.stamp) and old.stamp != (stamp_of(pair.person), stamp_of(pair.garment))
+
+        def sound(path: Path | None) -> Path | None:
+            return None if changed and path and path.is_relative_to(kept) else path
+
         return replace(
-            pair, region=pair.region or old.region, pose=pair.pose or old.pose, size=old.size,
-            garment_size=old.garment_size, content=old.content, stamp=old.stamp, error=old.error,
-            others=old.others,
+            pair, region=sound(pair.region) or sound(old.region), pose=sound(pair.pose) or sound(old.pose),
+            size=old.size, garment_size=old.garment_size, content=old.content, stamp=old.stamp,
+            error=old.error, others=old.others,
         )  # fmt: skip
 
-    return _holding_out(mapped(layout, remember), before) if known else layout
-
-
-def _holding_out(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
-    """The layout without the training pairs that were held out before, by hand perhaps: they stay so."""
-    held_out = {_key(pair, before) for pair in before.paired}
-    stay = [pair for pair in layout.training if _key(pair, layout) in held_out]
-    training = tuple(pair for pair in layout.training if pair not in set(stay))
-    return replace(layout, training=training, paired=(*layout.paired, *stay)) if stay else layout
+    return known.holding_out(mapped(layout, remember))
 
 
 def with_guides(layout: TryOnLayout, before: TryOnLayout) -> TryOnLayout:
     """The layout with the poses and regions that were found of the same pairs, where the pictures have not
     changed since and the files are there, and with those held out that were. Nothing else is taken over: all
     pictures are read as they lie."""
-    known = {
-        _key(pair, before): pair
-        for pair in before.pairs
-        if (pair.region or pair.pose) and not (pair.stamp and pair.is_changed)
-    }
+    known = _Known(before, layout.root)
 
     def guided(pair: TryOnPair) -> TryOnPair:
-        old = known.get(_key(pair, layout))
-        if old is None or (pair.region and pair.pose):
+        old = None if pair.region and pair.pose else known.of(pair)
+        if old is None or (old.stamp and old.is_changed):
             return pair
         region, pose = (path if path and path.exists() else None for path in (old.region, old.pose))
         return replace(pair, region=pair.region or region, pose=pair.pose or pose)
 
-    return _holding_out(mapped(layout, guided), before)
+    return known.holding_out(mapped(layout, guided))
 
 
-def _key(pair: TryOnPair, layout: TryOnLayout) -> tuple[str, str, str, bool]:
-    """Of the same pair in the same dataset, wherever that lies."""
-    person, garment = (_name(path, layout.root) for path in (pair.person, pair.garment))
-    return person, garment, pair.category, pair.paired
+class _Known:
+    """What a manifest says of the pairs of a dataset, wherever that lies today."""
 
+    def __init__(self, before: TryOnLayout, root: Path):
+        self.resolve = lru_cache(maxsize=256)(Path.resolve)  # links are followed once a folder, which are few
+        lay, here = before.root, root.resolve()
 
-def _name(path: Path, root: Path) -> str:
-    return f"{_folder(path.parent, root)}/{path.name}"
+        def where_it_is(pair: TryOnPair) -> TryOnPair:
+            paths = {name: path for name in _PATHS if (path := getattr(pair, name)) is not None}
+            return replace(pair, **{name: today(path, lay, here) for name, path in paths.items()})
 
+        if lay.resolve() != here:
+            before = mapped(before, where_it_is)
+        self.pairs = {self.key(pair): pair for pair in before.pairs}
+        self.held_out = {self.key(pair) for pair in before.paired}
 
-@lru_cache(maxsize=256)
-def _folder(path: Path, root: Path) -> str:
-    """Links are followed once a folder, of which a dataset has few."""
-    return renamed(".", path.resolve(), root.resolve())
+    def key(self, pair: TryOnPair) -> tuple[Path, Path, str, bool]:
+        person, garment = (self.resolve(path.parent) / path.name for path in (pair.person, pair.garment))
+        return person, garment, pair.category, pair.paired
+
+    def of(self, pair: TryOnPair) -> TryOnPair | None:
+        return self.pairs.get(self.key(pair))
+
+    def elsewhere(self, layout: TryOnLayout) -> list[Path]:
+        """People that are neither of the layout nor in its folder."""
+        there, places = set(map(self.key, layout.pairs)), (layout.root.absolute(), layout.root.resolve())
+        people = [pair.person for key, pair in self.pairs.items() if key not in there]
+        return [path for path in people if not any(map(path.is_relative_to, places))]
+
+    def holding_out(self, layout: TryOnLayout) -> TryOnLayout:
+        """The layout without the training pairs that were held out before, by hand perhaps: they stay so."""
+        training: list[TryOnPair] = []
+        paired = list(layout.paired)
+        for pair in layout.training:
+            (paired if self.key(pair) in self.held_out else training).append(pair)
+        return replace(layout, training=tuple(training), paired=tuple(paired))
 
 
 def mapped(layout: TryOnLayout, change: Callable[[TryOnPair], TryOnPair]) -> TryOnLayout:

@@ -5,11 +5,20 @@ The manifest is written now and then, so that an interrupted preparation goes on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from scd.data.layouts import Layout
-from scd.data.manifest import KEPT, Entry, in_the_dataset, now_and_then
+from scd.data.manifest import (
+    KEPT,
+    Entry,
+    in_the_dataset,
+    is_outside,
+    now_and_then,
+    require_all_listed,
+)
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files, is_whole
@@ -24,10 +33,14 @@ def survey(layout: Layout, advance: Callable[[], None] | None = None, workers: i
     """Read every clip that is new or has changed, and return all entries; `advance` is called a clip.
 
     A clip that cannot be read gets an entry that says why. Raises UserError when the manifest is damaged or
-    cannot be written.
+    cannot be written, or lists clips of elsewhere, too, which would be lost.
     """
     known = layout.entries()
     entries = {clip: replace(known.get(clip, Entry(clip)), split=layout.split(clip)) for clip in layout.clips}
+    if layout.manifest.exists():
+        root, lost = layout.root.resolve(), known.keys() - entries.keys()
+        others = [Path(os.path.normpath(root / clip)) for clip in known if clip in lost and is_outside(clip)]
+        require_all_listed(layout.manifest, others, layout.root)
     tell = advance or (lambda: None)
     new = [entry for entry in entries.values() if not entry.stamp or entry.stamp != _stamp(layout, entry)]
     for _ in range(len(entries) - len(new)):
