@@ -8,10 +8,13 @@ Run it again only when the method or the procedural world changes on purpose, an
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")  # before NumPy: as tests/conftest.py
 
 import torch
 

@@ -21,7 +21,7 @@ from diffusers import LCMScheduler
 from safetensors.torch import load_file
 from test_clips import make_motion_pipeline
 
-from scd import SCDPipeline, checkpoint, records, train
+from scd import SCDPipeline, checkpoint, machine, records, train
 from scd.config import PRESETS, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import load, start
@@ -308,7 +308,7 @@ def test_half_precision_that_never_finds_its_scale_ends_the_run(tmp_path, monkey
     """From the third step on no gradient is a number. At the scales of 4, 2 and 1 that may be the scale's
     fault; at one half it is not."""
 
-    class Half(train.Accelerator):  # accelerate scales on devices alone
+    class Half(machine.Accelerator):  # accelerate scales on devices alone
         def __init__(self, **settings):
             super().__init__(**settings)
             self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -324,7 +324,7 @@ def test_half_precision_that_never_finds_its_scale_ends_the_run(tmp_path, monkey
         loss = true(*args)
         return loss if len(seen) < 3 else loss + (loss - loss.detach()).sqrt()
 
-    monkeypatch.setattr(train, "Accelerator", Half)
+    monkeypatch.setattr(machine, "Accelerator", Half)
     monkeypatch.setattr(train, "step_loss", breaks)
     config = replace(PRESETS["world-tiny"], steps=20, sample_pictures=0, tracker="none")
     pipe = make_pipeline()

@@ -1,5 +1,5 @@
-"""What a training run asks of the machine: its processes, its precision, memory that stays, cores for those
-who wait."""
+"""What a training run asks of the machine: its processes, its precision, its trackers, memory that stays,
+cores for those who wait."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ import ctypes
 import os
 import signal
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    LoggerType,
+    ProjectConfiguration,
+    is_tensorboard_available,
+)
+
+from scd.backbones.motion import has_motion
+from scd.config import TrainConfig
+from scd.pipeline import SCDPipeline
+from scd.types import UserError
 
 
 def processes(device: torch.device) -> PartialState:
@@ -33,6 +47,34 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "no"
     return "bf16"
+
+
+def accelerator_of(config: TrainConfig, run: Path, pipe: SCDPipeline) -> Accelerator:
+    """What runs the steps of a run. Raises UserError for a tracker that is not there."""
+    processes(pipe.device)
+    # Pictures never enter temporal layers; several processes would wait for their gradients
+    silent = has_motion(pipe.unet) and config.data.frames == 1
+    return Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=silent)],
+        mixed_precision=resolve_precision(config.precision, pipe.device),
+        # As a plugin: of two, the number in the environment would win over the plain argument
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
+        log_with=trackers(config.tracker),
+        project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+        cpu=pipe.device.type == "cpu",
+    )
+
+
+def trackers(name: str) -> str | None:
+    """What accelerate logs with; TensorBoard, the default, only where it is installed. Raises UserError."""
+    if name == "none" or (name == "tensorboard" and not is_tensorboard_available()):
+        return None
+    known = [one.value for one in LoggerType if one.value != "all"]
+    if name not in known:
+        raise UserError(f"--tracker {name}: not known; use none, {', '.join(known)}")
+    if name not in {one.value for one in get_available_trackers()}:
+        raise UserError(f"--tracker {name}: not installed here: pip install {name}")
+    return name
 
 
 def yield_the_cores(worker: int) -> None:

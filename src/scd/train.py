@@ -14,27 +14,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    GradientAccumulationPlugin,
-    LoggerType,
-    ProjectConfiguration,
-    is_tensorboard_available,
-)
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scd import checkpoint, latents, learning, records, sharding
-from scd.backbones.motion import has_motion
 from scd.config import DRESSED, PICTURES, TRYON, TrainConfig
 from scd.data.collate import collate
 from scd.data.dataset import make_dataset
 from scd.data.mixed import pairs_config
 from scd.data.world import FIRST_TRAINING_SEED
-from scd.machine import keep_freed_memory, processes, resolve_precision, yield_the_cores
+from scd.machine import accelerator_of, keep_freed_memory, yield_the_cores
 from scd.pipeline import SCDPipeline
 from scd.records import Tally
 from scd.reference import hash_weights
@@ -72,219 +62,269 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 def train(config: TrainConfig, run: Path, pipe: SCDPipeline, progress=None) -> SCDPipeline:
     """Train `pipe` in place in the run folder: config.json, log.jsonl, tensorboard/, samples/, checkpoint-*/
     and model/ (the averaged weights in diffusers layout). A folder with checkpoints continues from the
-    newest. Returns the pipeline with averaged weights.
+    newest. Returns the pipeline with averaged weights. `progress(step, loss)` is called after each step; a
+    KeyboardInterrupt of it ends the run at that step.
 
     In several processes (`accelerate launch`) each takes its turn of the batches, gradients are averaged, and
     the first one writes.
 
     Raises UserError when the folder holds a run with other settings, or a loss is not a number.
     """
-    processes(pipe.device)
-    # Pictures never enter temporal layers; several processes would wait for their gradients
-    silent = has_motion(pipe.unet) and config.data.frames == 1
-    accelerator = Accelerator(
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=silent)],
-        mixed_precision=resolve_precision(config.precision, pipe.device),
-        # As a plugin: of two, the number in the environment would win over the plain argument
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
-        log_with=trackers(config.tracker),
-        project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
-        cpu=pipe.device.type == "cpu",
-    )
-    rank, num_processes, writes = (
-        accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
-    )  # fmt: skip
-    if writes:
-        claim(run, config)
-    accelerator.wait_for_everyone()
-    keep_freed_memory()
-    learning.choose(pipe, config)
-    sharded = sharding.is_sharded(accelerator)
+    trainer = Trainer(config, run, pipe)
+    with _batches(trainer.loader) as batches:
+        while trainer.step < config.steps:
+            loss = trainer.learn(batches)
+            step, last = trainer.step, trainer.step == config.steps
+            if last or step % config.log_every == 0:
+                trainer.write_row()
+            published = last or step % config.sample_every == 0
+            saved = published or step % config.save_every == 0  # what is published is never newer than this
+            if saved:
+                trainer.save()
+            if published:
+                trainer.publish()
+            try:
+                if progress is not None:
+                    progress(step, loss)
+            except KeyboardInterrupt:  # the moment to stop; of several processes not all may have been told
+                if trainer.num_processes == 1 and not saved:
+                    trainer.save()
+                raise
+    return trainer.finish()
+
+
+class Trainer:
+    """A run in this process, one of `num_processes`: what learns and how, what it learns from, and where it
+    stands, which is where its newest checkpoint left it. Methods are called by all processes together."""
+
+    def __init__(self, config: TrainConfig, run: Path, pipe: SCDPipeline):
+        self.config, self.run, self.pipe = config, run, pipe
+        self.accelerator = accelerator = accelerator_of(config, run, pipe)
+        self.rank, self.num_processes = accelerator.process_index, accelerator.num_processes
+        self.writes = accelerator.is_main_process
+        self.sharded = sharding.is_sharded(accelerator)
+        _require_whole(config, pipe, self.sharded)
+        if self.writes:
+            claim(run, config)
+        accelerator.wait_for_everyone()
+        keep_freed_memory()
+        self._prepare()
+        self.step, self.batches, self.seconds, self.skipped = 0, 0, 0.0, 0
+        self.tally = Tally()  # of what the log does not have yet
+        # A LoRA means something only on the weights it was trained on
+        self.frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
+        self._restore()
+        self.turn = config.accumulation * self.num_processes  # batches in an optimizer step
+        self.targets = config.data.groups * config.data.rows  # in a batch
+        self.loader = self._loader()
+        accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else run.name)
+        self.began = time.monotonic()
+        self.since = self.began, self.step  # the last row of the log
+
+    def _prepare(self) -> None:
+        """The networks, the optimizer and the running average."""
+        config, pipe, accelerator = self.config, self.pipe, self.accelerator
+        learning.choose(pipe, config)
+        # What sheets are painted with, and what is published
+        self.shown = sharding.duplicate(pipe) if self.sharded and self.writes else pipe
+        pipe.to(accelerator.device)
+        self.trainee = Trainee(pipe).train()
+        # Not where temporal layers alone learn: in this layout torch 2.13's GroupNorm crashes in its backward
+        # pass when its weights learn, its input does not, and it has 1024 positions or fewer (16 frames of
+        # 8 x 8)
+        if accelerator.device.type == "cpu" and not self.sharded and config.learn != "motion":
+            last: Any = torch.channels_last  # a tenth of the time
+            self.trainee.to(memory_format=last)
+        if config.checkpointing:
+            for network in filter(None, (pipe.unet, pipe.reference_unet)):
+                network.enable_gradient_checkpointing()
+        # fused: one kernel a tensor; the plain loop costs a tenth of a step here
+        optimizer = torch.optim.AdamW(
+            [p for p in self.trainee.parameters() if p.requires_grad],
+            lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True,
+        )  # fmt: skip
+        self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)
+        learnable = {name: p for name, p in self.trainee.named_parameters() if p.requires_grad}
+        self.names, self.learnable = list(learnable), list(learnable.values())  # shards are new ones
+        self.averaged = self.learnable if config.ema_decay else []
+        self.ema = EMAModel(self.averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint."""
+        if saved := checkpoint.checkpoints(self.run):
+            meta = checkpoint.load_checkpoint(
+                saved[-1], self.trainee, _plain(self.optimizer), self.ema.shadow_params
+            )
+            if meta.get("frozen", "") != self.frozen:
+                raise UserError(
+                    f"{self.run}: its LoRA belongs to other weights than --init {self.config.init} has now"
+                )
+            self.step, self.seconds, self.ema.optimization_step = (
+                meta["step"],
+                meta["seconds"],
+                meta["ema_step"],
+            )
+            self.batches = meta.get("batches", self.step * self.config.accumulation)
+            self.tally, self.skipped = Tally(**meta.get("tally", {})), meta.get("skipped", 0)
+            if not self.writes:
+                self.tally = Tally(self.tally.losses)  # the first process has everybody's
+        if self.writes:
+            records.cut(self.run, self.step)
+
+    def _loader(self) -> DataLoader:
+        """The batches of this process that are still to come."""
+        config, data = self.config, self.config.data
+        stop = self.batches + (config.steps - self.step) * self.turn
+        dataset = make_dataset(config, stop * data.groups)
+        if data.latents:
+            with self.accelerator.main_process_first():
+                dataset = latents.with_latents(self.pipe, dataset, Path(data.latents))
+        turns = Turns(self.batches, stop, data.groups, self.rank, self.num_processes)
+        return DataLoader(
+            dataset,
+            batch_size=data.groups,
+            collate_fn=collate,
+            num_workers=data.workers,
+            sampler=turns,  # pyright: ignore[reportArgumentType]
+            prefetch_factor=4 if data.workers else None,
+            worker_init_fn=yield_the_cores,
+        )
+
+    def learn(self, loader: Iterator[Batch]) -> float:
+        """An optimizer step; its loss. Raises UserError for one loss too many that is not a number."""
+        config, accelerator = self.config, self.accelerator
+        total, batches = 0.0, []
+        for part in range(config.accumulation):
+            number = part * self.num_processes + self.rank
+            generator = torch.Generator().manual_seed(_mix(config.seed, self.step, number))
+            batches.append(next(loader))
+            with accelerator.accumulate(self.wrapped):
+                with accelerator.autocast():
+                    value = step_loss(self.wrapped, self.pipe, batches[-1], generator, config, self.tally)
+                accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
+                total += value.item() / config.accumulation
+        if self.num_processes > 1:  # one process's is everybody's: all stop at the same step
+            shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
+            total = cast(Tensor, shares).mean().item()
+        norm = cast(Tensor, accelerator.clip_grad_norm_(self.learnable, config.clip))
+        # fp16 seeks its loss scale by trial and leaves out steps; at a scale below 1 it is not the scale
+        seeks = accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
+        sound = math.isfinite(total) and (seeks or bool(norm.isfinite()))
+        self.skipped = 0 if sound else self.skipped + 1
+        if self.skipped > config.skip_broken:
+            name, about = f"{self.step:08d}-{self.rank}", {"rank": self.rank, "seed": config.seed}
+            raise records.broken(self.run, name, batches, step=self.step, **about)
+        if sound:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(config, self.step)
+            self.optimizer.step()
+            self.ema.step(self.averaged)
+            self.tally.losses.append(total)
+        elif accelerator.scaler is not None:  # fp16's has looked at the gradient, and waits for a step
+            accelerator.scaler.update()
+        if self.writes and not sound:
+            log.warning(f"step {self.step}: its loss or gradient is not a number; left out")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.batches += self.turn
+        self.step += 1
+        return total
+
+    def write_row(self) -> None:
+        """Write down the losses since the last row."""
+        self._share()
+        now, (then, step) = time.monotonic(), self.since
+        self._write(
+            {
+                "targets": self.batches * self.targets,
+                **self.tally.row(),
+                "lr": learning_rate(self.config, self.step - 1),
+                "seconds": self._seconds(),
+                "targets_per_second": (self.step - step) * self.turn * self.targets / (now - then),
+            }
+        )
+        self.tally, self.since = Tally(), (now, self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._share()
+        state = checkpoint.gather(
+            self.trainee, _plain(self.optimizer), self.ema.shadow_params, keep=self.writes
+        )
+        if self.writes:
+            meta = {
+                "seconds": self._seconds(), "ema_step": self.ema.optimization_step, "frozen": self.frozen,
+                "batches": self.batches, "tally": asdict(self.tally), "skipped": self.skipped,
+            }  # fmt: skip
+            checkpoint.save_checkpoint(self.run, self.step, state, meta)
+
+    def publish(self) -> None:
+        """Write `model/`, a sheet and its measures, with the averaged weights."""
+        self._show()
+        if self.writes:
+            self._export()
+            self._write(_sample(self.shown.to(self.accelerator.device), self.run, self.step, self.config))
+        self._hide()
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> SCDPipeline:
+        """The pipeline with the averaged weights."""
+        self._show()
+        if self.writes and learnt(self.run) < self.step:  # killed between the last checkpoint and its model
+            self._export()
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.shown
+
+    def _share(self) -> None:
+        """Bring what all processes counted to the first one."""
+
+        def added(counts: list[float]) -> list[float]:
+            here = torch.tensor(counts, device=self.accelerator.device)
+            return cast(Tensor, self.accelerator.reduce(here)).tolist()
+
+        if self.num_processes > 1:
+            self.tally.share(added, self.writes)
+
+    def _show(self) -> None:
+        """Bring the averaged weights into `shown`. `_hide` takes them out again."""
+        if self.sharded:
+            into = Trainee(self.shown) if self.writes else None
+            sharding.assemble(self.names, self.ema.shadow_params or self.learnable, into)
+        else:
+            self.ema.store(self.averaged)
+            self.ema.copy_to(self.averaged)
+        self.trainee.eval()
+
+    def _hide(self) -> None:
+        if not self.sharded:
+            self.ema.restore(self.averaged)
+        elif self.writes:  # the VAE is shared and stays
+            for network in filter(None, (self.shown.unet, self.shown.reference_unet)):
+                network.to("cpu")
+        self.trainee.train()
+
+    def _export(self) -> None:
+        learning.export(self.shown, self.run)
+        describe(self.run, self.step, self.batches * self.targets, self._seconds())
+
+    def _write(self, row: dict[str, float]) -> None:
+        if self.writes:
+            records.append(self.run, {"step": self.step, **row})
+            self.accelerator.log(row, step=self.step)
+
+    def _seconds(self) -> float:
+        """That the run has taken, with the time before it was resumed."""
+        return self.seconds + time.monotonic() - self.began
+
+
+def _require_whole(config: TrainConfig, pipe: SCDPipeline, sharded: bool) -> None:
+    """UserError for what is not done with shards of parameters."""
     if config.matching_weight and (sharded or pipe.reference_unet is not None):
         # What layers saw does not leave a sharded network, and two networks never see one joint pass
         what = "shards of parameters" if sharded else "a model that has a network of its own for references"
         raise UserError(f"--matching-weight: not with {what}; leave it out")
     if config.learn == "lora" and sharded:  # its base's hash and its merged copy read whole weights
         raise UserError("--learn lora: not with shards of parameters, which so few do not need")
-    shown = sharding.duplicate(pipe) if sharded and writes else pipe
-    pipe.to(accelerator.device)
-    trainee = Trainee(pipe).train()
-    # Not where temporal layers alone learn: in this layout torch 2.13's GroupNorm crashes in its backward
-    # pass when its weights learn, its input does not, and it has 1024 positions or fewer (16 frames of 8 x 8)
-    if accelerator.device.type == "cpu" and not sharded and config.learn != "motion":
-        trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth of the time
-    if config.checkpointing:
-        for network in filter(None, (pipe.unet, pipe.reference_unet)):
-            network.enable_gradient_checkpointing()
-    # fused: one kernel a tensor; the plain loop costs a tenth of a step here
-    learnable = [p for p in trainee.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learnable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    wrapped, optimizer = accelerator.prepare(trainee, optimizer)
-    names = [name for name, p in trainee.named_parameters() if p.requires_grad]
-    learnable = [p for p in trainee.parameters() if p.requires_grad]  # shards are new ones
-    averaged = learnable if config.ema_decay else []
-    ema = EMAModel(averaged, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    saved = checkpoint.checkpoints(run)
-    step, seen, done, tally, skipped = 0, 0.0, 0, Tally(), 0
-    # A LoRA means something only on the weights it was trained on
-    frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
-    if saved:
-        meta = checkpoint.load_checkpoint(saved[-1], trainee, _plain(optimizer), ema.shadow_params)
-        if meta.get("frozen", "") != frozen:
-            raise UserError(f"{run}: its LoRA belongs to other weights than --init {config.init} has now")
-        step, seen, ema.optimization_step = meta["step"], meta["seconds"], meta["ema_step"]
-        done, tally = meta.get("batches", step * config.accumulation), Tally(**meta.get("tally", {}))
-        skipped = meta.get("skipped", 0)
-        if not writes:
-            tally = Tally(tally.losses)  # the first process has everybody's
-    if writes:
-        records.cut(run, step)
-    turn = config.accumulation * num_processes  # batches in an optimizer step
-    targets = config.data.groups * config.data.rows  # in a batch
-    stop = done + (config.steps - step) * turn
-    dataset = make_dataset(config, stop * config.data.groups)
-    if config.data.latents:
-        with accelerator.main_process_first():
-            dataset = latents.with_latents(pipe, dataset, Path(config.data.latents))
-    loader = _loader(dataset, config, Turns(done, stop, config.data.groups, rank, num_processes))
-    accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else run.name)
-
-    def added(counts: list[float]) -> list[float]:
-        """Over all processes."""
-        here = torch.tensor(counts, device=accelerator.device)
-        return cast(Tensor, accelerator.reduce(here)).tolist()
-
-    def share() -> None:
-        if num_processes > 1:
-            tally.share(added, writes)
-
-    def show() -> None:
-        """Bring the averaged weights into `shown`; all processes. `hide` takes them out again."""
-        if sharded:
-            sharding.assemble(names, ema.shadow_params or learnable, Trainee(shown) if writes else None)
-        else:
-            ema.store(averaged)
-            ema.copy_to(averaged)
-        trainee.eval()
-
-    def hide() -> None:
-        if not sharded:
-            ema.restore(averaged)
-        elif writes:  # the VAE is shared and stays
-            for network in filter(None, (shown.unet, shown.reference_unet)):
-                network.to("cpu")
-        trainee.train()
-
-    def export() -> None:
-        learning.export(shown, run)
-        describe(run, step, done * targets, seen + time.monotonic() - began)
-
-    def save() -> None:
-        share()
-        state = checkpoint.gather(trainee, _plain(optimizer), ema.shadow_params, keep=writes)
-        if not writes:
-            return
-        meta = {
-            "seconds": seen + time.monotonic() - began, "ema_step": ema.optimization_step, "frozen": frozen,
-            "batches": done, "tally": asdict(tally), "skipped": skipped,
-        }  # fmt: skip
-        checkpoint.save_checkpoint(run, step, state, meta)
-
-    def write(row: dict[str, float]) -> None:
-        records.append(run, row)
-        accelerator.log({k: v for k, v in row.items() if k != "step"}, step=step)
-
-    began, since = time.monotonic(), (time.monotonic(), step)
-    with _batches(loader) as iterator:
-        while step < config.steps:
-            total, batches = 0.0, []
-            for part in range(config.accumulation):
-                generator = torch.Generator().manual_seed(
-                    _mix(config.seed, step, part * num_processes + rank)
-                )
-                batches.append(next(iterator))
-                with accelerator.accumulate(wrapped):
-                    with accelerator.autocast():
-                        value = step_loss(wrapped, pipe, batches[-1], generator, config, tally)
-                    accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
-                    total += value.item() / config.accumulation
-            done += turn
-            if num_processes > 1:  # one process's is everybody's: all stop at the same step
-                shares = accelerator.gather(torch.tensor([total], device=accelerator.device))
-                total = cast(Tensor, shares).mean().item()
-            norm = cast(Tensor, accelerator.clip_grad_norm_(learnable, config.clip))
-            # fp16 seeks its loss scale by trial and leaves out steps; at a scale below 1 it is not the scale
-            seeks = accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
-            sound = math.isfinite(total) and (seeks or bool(norm.isfinite()))
-            skipped = 0 if sound else skipped + 1
-            if skipped > config.skip_broken:
-                raise records.broken(
-                    run, f"{step:08d}-{rank}", batches, step=step, rank=rank, seed=config.seed
-                )
-            if sound:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step)
-                optimizer.step()
-                ema.step(averaged)
-                tally.losses.append(total)
-            elif accelerator.scaler is not None:  # fp16's has looked at the gradient, and waits for a step
-                accelerator.scaler.update()
-            if writes and not sound:
-                log.warning(f"step {step}: its loss or gradient is not a number; left out")
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if step % config.log_every == 0 or step == config.steps:
-                now = time.monotonic()
-                share()
-                row = {
-                    "step": step,
-                    "targets": done * targets,
-                    **tally.row(),
-                    "lr": learning_rate(config, step - 1),
-                    "seconds": seen + now - began,
-                    "targets_per_second": (step - since[1]) * turn * targets / (now - since[0]),
-                }
-                tally, since = Tally(), (now, step)
-                if writes:
-                    write(row)
-            sampled = step % config.sample_every == 0 or step == config.steps
-            if sampled or step % config.save_every == 0:  # what is exported is never newer than what is kept
-                save()
-            if sampled:
-                show()
-                if writes:
-                    export()
-                    write({"step": step, **_sample(shown.to(accelerator.device), run, step, config)})
-                hide()
-                accelerator.wait_for_everyone()
-            if progress is not None:
-                try:
-                    progress(step, total)
-                except KeyboardInterrupt:
-                    # The moment to stop; of several processes not all may have been told
-                    if num_processes == 1 and step % config.save_every and not sampled:
-                        save()
-                    raise
-    show()
-    if writes and learnt(run) < step:  # a kill came between the last checkpoint and its model
-        export()
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return shown
-
-
-def _loader(dataset: Any, config: TrainConfig, turns: Turns) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=config.data.groups,
-        collate_fn=collate,
-        num_workers=config.data.workers,
-        sampler=turns,  # pyright: ignore[reportArgumentType]
-        prefetch_factor=4 if config.data.workers else None,
-        worker_init_fn=yield_the_cores,
-    )
 
 
 @contextmanager
@@ -329,18 +369,6 @@ def _sample(pipe: SCDPipeline, run: Path, step: int, config: TrainConfig) -> dic
 
 def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def trackers(name: str) -> str | None:
-    """What accelerate logs with; TensorBoard, the default, only where it is installed. Raises UserError."""
-    if name == "none" or (name == "tensorboard" and not is_tensorboard_available()):
-        return None
-    known = [one.value for one in LoggerType if one.value != "all"]
-    if name not in known:
-        raise UserError(f"--tracker {name}: not known; use none, {', '.join(known)}")
-    if name not in {one.value for one in get_available_trackers()}:
-        raise UserError(f"--tracker {name}: not installed here: pip install {name}")
-    return name
 
 
 def _plain(optimizer) -> torch.optim.Optimizer:

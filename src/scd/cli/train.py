@@ -158,10 +158,9 @@ def train(options: Train) -> None:
 
     from scd import overfit
     from scd.checkpoint import checkpoints, put_back, step_of
-    from scd.machine import processes
+    from scd.machine import processes, trackers
     from scd.model import require_init, resolve_device, start
     from scd.run_folder import is_own, learnt, require_room
-    from scd.train import trackers
     from scd.train import train as run_training
 
     no_bars_of_loading()
