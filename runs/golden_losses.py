@@ -33,6 +33,7 @@ STAGES: dict[str, TrainConfig] = {
     "attention": replace(TINY, learn="attention"),
     "lora": replace(TINY, learn="lora", lora_rank=4),
     "separate": replace(TINY, reference_network="separate"),
+    "accumulated": replace(TINY, accumulation=2, noise_offset=0.05),
     "motion": replace(TINY, learn="motion", shared_noise=True, change_weight=3.0, motion_heads=2, data=CLIPS),
 }
 

@@ -3,6 +3,7 @@ it was cut off; what a user gets wrong is one line."""
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import torch
 from conftest import make_picture, make_pipeline, make_pose
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_cli import complaint
 from test_lora import write as write_lora
+from test_video import _heard, _sound
 
 from scd import checkpoint, media, model, world
 from scd.animate import num_steps, paint_drive, paint_frames, read_subject
@@ -109,6 +112,36 @@ def test_a_clip_with_the_drivers_rate_and_length(animate):
     assert record["inputs"]["driving"]["path"] == "dance.mp4"
     assert media.read_image("out-sheet.png").shape[0] > 2 * 256, "small results are enlarged"
     assert not list(Path().glob("*.work")), "what was done so far is cleared away"
+
+
+def test_the_drivers_sound_goes_with_the_clip(animate, folder):
+    """From where the clip starts; not with --mute. Beeps lie at whole seconds."""
+    _sound(folder / "loud.mp4", "aac", seconds=2, video="libx264")
+    part = ("--start", 0.75, "--max-frames", 12)  # half a second, of 24 frames a second
+    code, _, err = animate("loud.mp4", "-o", "out.mp4", *part)
+    assert code == 0, err
+    _, end, beeps = _heard(Path("out.mp4"))
+    assert beeps == pytest.approx([0.25], abs=0.015)
+    assert end == pytest.approx(0.5, abs=1 / 24)
+    assert animate("loud.mp4", "-o", "mute.mp4", *part, "--mute")[0] == 0
+    assert not media.open_clip("mute.mp4").has_audio
+    assert media.open_clip("mute.mp4").num_frames == 12
+
+
+def test_what_is_no_number_is_not_painted(animate, models, folder):
+    """Half precision may overflow; a black picture says nothing."""
+    for name in ("pictures", "clips"):
+        broken = Path(shutil.copytree(models / name, folder / name))
+        file = broken / "unet/diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        weights["conv_out.bias"] = weights["conv_out.bias"] * float("nan")
+        save_file(weights, file, {"format": "pt"})
+    for out, name in (("a.png", "pictures"), ("a.mp4", "clips"), ("b.mp4", "pictures")):
+        driver = "me.png" if out.endswith("png") else "dance.mp4"
+        code, _, err = animate(driver, "-o", out, model=folder / name)
+        assert code == 2
+        assert "is not a number in torch.float32: use --dtype float32 or bfloat16" in err.splitlines()[-1]
+        assert not Path(out).exists()
 
 
 def test_a_default_name_and_no_overwriting(animate, folder):
@@ -499,7 +532,8 @@ def test_nobody_for_a_while(animate, views):
     assert code == 0, err
     assert "nobody found in 3-4; filled in" in err
     hide("long.npz", {1, 2, 3, 4, 5, 6, 7})
-    assert "long.npz" in complaint(animate("long.npz", "-o", "long.mp4", "--person", 1))
+    said = complaint(animate("long.npz", "-o", "long.mp4", "--person", 1))
+    assert "no person found in frames 1-7 of long.npz, and only gaps of up to 0.5 s are filled" in said
 
 
 def test_poses_of_a_clip_drive_as_the_clip_does(animate, scd, detector, views):

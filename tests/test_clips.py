@@ -278,6 +278,62 @@ def test_a_loop_that_was_cut_off_goes_on_to_the_same_frames(pipe, reference, tmp
     assert steps[0] == 0
 
 
+def _with_other_weights(pipe, reference, part):
+    with torch.no_grad():
+        next(iter(part(pipe).parameters())).mul_(1.5)
+    return pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reference": lambda pipe, _: pipe.encode_reference(make_picture(1, (32, 32)), make_pose(0))},
+        {"reference": lambda pipe, old: old + pipe.encode_reference(make_picture(1, (32, 32)))},
+        {"reference": lambda pipe, old: _with_other_weights(pipe, old, lambda pipe: pipe.unet.conv_out)},
+        {"reference": lambda pipe, old: _with_other_weights(pipe, old, lambda pipe: pipe.pose_encoder)},
+        {"reference": lambda pipe, old: _with_other_weights(
+            pipe, old, lambda pipe: next(iter(motion.temporal_layers(pipe.unet)))
+        )},
+        {"clip": make_clip(7, 300)},
+        {"clip": make_clip(8)},
+        {"guidance_scale": 3.0},
+        {"window": 5},
+        {"overlap": 2},
+        {"num_inference_steps": 8},
+        {"height": 16, "width": 32},
+        {"latents": torch.ones(1, 4, 7, 4, 4)},
+        {"scheduler": DPMSolverMultistepScheduler},
+        {"drawing": "dwpose"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_a_loop_goes_on_with_nothing_but_what_it_began_with(pipe, reference, tmp_path, change):
+    """Else you.png, with the name of a video of me that was cut off, would finish me."""
+    kwargs = {"window": 4, "overlap": 1, "num_inference_steps": 7, "work_folder": tmp_path}
+    steps = []
+
+    class CutOff(Exception):
+        pass
+
+    def note(_, index, __, ___):
+        steps.append(index)
+        if len(steps) == 6:
+            raise CutOff
+        return {}
+
+    with pytest.raises(CutOff):
+        paint(pipe, reference, make_clip(7), callback_on_step_end=note, **kwargs)
+    given = {"reference": lambda _, old: old, "clip": make_clip(7), **kwargs, **change}
+    if scheduler := given.pop("scheduler", None):
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    if drawing := given.pop("drawing", None):
+        pipe.register_to_config(pose_drawing=drawing)
+    other, clip = given.pop("reference")(pipe, reference), given.pop("clip")
+    steps.append(None)
+    paint(pipe, other, clip, callback_on_step_end=note, **given)
+    assert steps[7] == 0, "another loop"
+
+
 def test_a_guidance_that_a_callback_changed_goes_on(pipe, reference, tmp_path):
     class CutOff(Exception):
         pass
@@ -472,7 +528,7 @@ def test_half_precision_and_from_pipe(pipe):
     reference = half.encode_reference(make_picture(0, (32, 32)), make_pose(0))
     frames = paint(half, reference, make_clip(3)).frames
     exact = paint(pipe, pipe.encode_reference(make_picture(0, (32, 32)), make_pose(0)), make_clip(3)).frames
-    assert np.abs(frames - exact).mean() < 0.05
+    assert np.abs(frames - exact).mean() < 0.01  # a reference does less, with random weights: test_embedded
     again = SCDPipeline.from_pipe(pipe)
     assert again.unet is pipe.unet
     assert again.motion_adapter is pipe.motion_adapter

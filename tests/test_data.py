@@ -17,6 +17,7 @@ from scd.data import prepare
 from scd.data.augment import as_detected
 from scd.data.buckets import Buckets, bucket_sizes, multiple_of, nearest_bucket, person_box, place_around
 from scd.data.check import check, num_pairs, preview
+from scd.data.heads import head_mask
 from scd.data.layouts import find_clips
 from scd.data.manifest import Entry, Header, read_manifest, read_rows, write_manifest
 from scd.data.prepare import find_all_poses, survey
@@ -485,6 +486,22 @@ def test_samples_are_the_truth_and_functions_of_their_index(tiktok):
         assert min(abs(r - t) for r in numbers[0] for t in numbers[1]) >= 20
         assert len(set(numbers[1])) == 3
     assert not np.array_equal(data[0].targets, data[6].targets)
+
+
+def test_heads_are_where_the_targets_show_them(tiktok):
+    """Of real clips, in the bucket, for a loss that looks at them more."""
+    layout, entries, truth = tiktok
+    shots = all_shots(layout, entries, layout.clips, Buckets(64))
+    assert RealPictures(shots, 8, 2, (1.0,), gap=20)[0].heads is None, "nobody asks for them"
+    data = RealPictures(shots, 8, 2, (1.0,), gap=20, heads=True)
+    for index in range(3):
+        sample, shot = data[index], data.shot_of(index)
+        images, poses = truth[shot.name]
+        placed = [shot.placement.apply(image, shot.border) for image in images]
+        for picture, head in zip(sample.targets, sample.heads, strict=True):
+            (t,) = (t for t in range(36) if np.array_equal(placed[t], picture))
+            assert np.array_equal(head, head_mask(shot.placement.apply_to_pose(poses[t]), shot.bucket))
+            assert 0 < head.mean() < 0.2
 
 
 def test_a_batch_has_one_bucket_and_one_number_of_references(tiktok):

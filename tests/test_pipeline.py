@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip, make_picture, make_pipeline, make_pose
+from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from scd import inputs
 from scd.inputs import on_device
@@ -235,12 +237,11 @@ def test_stale_references_are_refused(pipe, reference):
 
 
 def test_stale_by_timestep_pose_encoder_and_precision(pipe, reference):
+    assert pipe.stamp["reference_timestep"] == "0"
     pipe.register_to_config(reference_timestep=1)
-    pipe._stamp = None
     with pytest.raises(StaleReference, match="another reference timestep"):
         pipe(reference, make_pose(1))
     pipe.register_to_config(reference_timestep=0)
-    pipe._stamp = None
     pipe(reference, make_pose(1))
     with torch.no_grad():
         pipe.pose_encoder.conv_in.weight.mul_(2)
@@ -387,6 +388,20 @@ def test_bad_folders_are_named(pipe, tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"unet: cannot be loaded"):
         scd.SCDPipeline.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48)])
+def test_the_image_embedding_is_that_of_clip_s_own_preparation(size):
+    """transformers' constants; of another size, Pillow's resampling, which public weights learnt with."""
+    pipe, picture = make_pipeline(make_clip()), make_picture(0, size)
+    small = np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BICUBIC))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    prepared = (torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255 - mean) / std
+    with torch.no_grad():
+        wanted = pipe.image_encoder(prepared).image_embeds
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
+        given = pipe.encode_context(pixels)[:, 0]
+    assert (given - wanted).abs().max() < (1e-5 if size == (32, 32) else 0.02) * wanted.std()
 
 
 def test_image_embedding_reaches_the_target():

@@ -21,14 +21,17 @@ LEAST = {
     "data.md": 8,
     "evaluation.md": 6,
     "weights.md": 3,
+    "clips.md": 4,
 }
 
 
 def commands(document: Path) -> list[str]:
     """The lines of code blocks (README's fenced, the others' indented) that call `scd`, without their
-    comments; of a choice `a|b|c` the first."""
-    margin = "" if document.name == "README.md" else "    "
-    found = re.findall(rf"(?m)^{margin}(scd [a-z].*?)(?: +#.*)?$", document.read_text())
+    comments, and those of clips.md within sentences; of a choice `a|b|c` the first."""
+    margin, text = "" if document.name == "README.md" else "    ", document.read_text()
+    found = re.findall(rf"(?m)^{margin}(scd [a-z].*?)(?: +#.*)?$", text)
+    if document.name == "clips.md":
+        found += re.findall(r"`(scd [a-z]+ [A-Z-][^`]*)`", text)
     return [re.sub(r"(\w+)(?:\|\w+)+", r"\1", LEFT_OUT.sub("", command)) for command in found]
 
 

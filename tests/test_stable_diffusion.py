@@ -48,6 +48,15 @@ def test_a_folder_of_today(folders):
     assert pipe.config.default_size == 64
 
 
+def test_epsilon_keeps_the_schedule_it_was_trained_with(folders):
+    """Noise has no last step of pure noise; what it samples with is what it learnt with."""
+    config = SCDPipeline.from_stable_diffusion(*folders, prediction_type="epsilon").scheduler.config
+    assert (config.prediction_type, config.rescale_betas_zero_snr) == ("epsilon", False)
+    pipe = SCDPipeline.from_stable_diffusion(*folders, prediction_type="epsilon")
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    assert torch.allclose(pipe.scheduler.alphas_cumprod, (1 - betas).cumprod(0), rtol=1e-4)
+
+
 def test_an_old_folder_gives_the_same_networks(folders):
     new = SCDPipeline.from_stable_diffusion(*folders)
     age(*folders)

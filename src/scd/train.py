@@ -133,8 +133,8 @@ class Trainer:
         # pass when its weights learn, its input does not, and it has 1024 positions or fewer (16 frames of
         # 8 x 8)
         if accelerator.device.type == "cpu" and not self.sharded and config.learn != "motion":
-            last: Any = torch.channels_last  # a tenth of the time
-            self.trainee.to(memory_format=last)
+            # A tenth of the time
+            self.trainee.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if config.checkpointing:
             for network in filter(None, (pipe.unet, pipe.reference_unet)):
                 network.enable_gradient_checkpointing()
@@ -175,7 +175,7 @@ class Trainer:
         """The batches of this process that are still to come."""
         config, data = self.config, self.config.data
         stop = self.batches + (config.steps - self.step) * self.turn
-        dataset = make_dataset(config, stop * data.groups)
+        dataset: Any = make_dataset(config, stop * data.groups)
         if data.latents:
             with self.accelerator.main_process_first():
                 dataset = latents.with_latents(self.pipe, dataset, Path(data.latents))
