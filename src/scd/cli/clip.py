@@ -4,8 +4,9 @@ sound."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from scd.pose.draw import draw_pose
 from scd.pose.find import find_poses
 from scd.pose.preview import preview_frames
 from scd.savepoint import Savepoint
-from scd.types import Picture, Pose, UserError
+from scd.types import Person, Picture, Pose, UserError
 
 log = logging.getLogger("scd")
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[..., None]]]  # as terminal.progress
@@ -65,28 +66,12 @@ def animate_clip(
     if options.num is not None:
         raise UserError("-n: for pictures; a clip is painted once, and another --seed gives another one")
     options = settled(options)
-    # Settled: none of them is None any more
-    assert options.person and options.detector and options.face and options.proportions  # noqa: PT018
+    assert options.person  # settled: they are not None any more
+    assert options.detector
     for named in options.model.lora:
         lora_file(named)  # finding the poses takes long
-    names, out, sheet = references(options), _out(options), None
-    if options.sheet:
-        sheet = out.with_name(f"{out.stem}-sheet.png")
-    preview, compare = options.preview_pose, options.compare
-    painted = {"--compare": compare, "--sheet": options.sheet}
-    if preview and (told := [name for name, value in painted.items() if value]):
-        raise UserError(f"{', '.join(told)}: of a painted clip; --preview-pose paints nothing: leave one out")
-    for path in (out, preview, compare):
-        if path is not None and path.suffix.lower() not in WRITTEN:
-            raise UserError(f"{path}: a clip's name ends in {WRITTEN_IN_WORDS}")
-    results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
-    given = [options.reference_pose] if options.reference_pose else []
-    require_apart(results, [*names, *given, *options.garment, *options.poses])
-    if len({path.resolve() for path in results}) < len(results):
-        raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
-    require_free(results, options.force)
-
-    person = parse_person(options.person)
+    names = references(options)
+    files, person = _files(options, names), parse_person(options.person)
     images = [media.read_image(path) for path in names]
     garments = [media.read_image(path) for path in options.garment]
     with progress("finding poses", None):
@@ -94,20 +79,12 @@ def animate_clip(
         if garments:
             note_people(options.garment, garments, detector_if_there(options.detector))
     source = open_driving(options, person)
-    seen = source.seen
-    if seen is None:
-        assert source.clip is not None
-        with progress("finding poses", source.clip.num_frames) as advance:
-            seen = find_poses(source.clip, options.detector, person, advance)
-    drive = make_drive(
-        seen, float(source.rate), poses, not options.no_smooth, options.proportions, options.face,
-        str(source.path),
-    )  # fmt: skip
-    if preview is not None:
+    drive = _drive(options, source, person, poses, progress)
+    if files.preview is not None:
         with progress("writing the preview", None):
             shown = _preview(images[drive.reference], poses[drive.reference], source, drive)
-            media.write_clip(preview, shown, source.rate, force=options.force)
-        print(preview)
+            media.write_clip(files.preview, shown, source.rate, force=options.force)
+        print(files.preview)
         return drive
 
     pipe = (load or load_pipeline)(options.model)
@@ -119,28 +96,73 @@ def animate_clip(
     record = record_of(options, pipe, model, drive)
     if expected is not None and _other_poses(record, expected):
         log.warning("the detector finds other poses than when this was recorded: the clip will differ")
-    work = out.with_name(out.name + ".work")
+    work = files.out.with_name(files.out.name + ".work")
     kept: dict[int, Picture] = {}
     with progress("painting", num_steps(pipe, len(drive.retargeted))) as advance:
         painted = paint_drive(pipe, subject, drive, record["seed"], work, advance)
         sound = None if options.mute else source.sound
         written = media.write_clip(
-            out, _keeping(painted, len(drive.retargeted), kept), source.rate, sound, source.start, record,
-            options.force,
+            files.out, _keeping(painted, len(drive.retargeted), kept), source.rate, sound, source.start,
+            record, options.force,
         )  # fmt: skip
-    print(f"{out}: {written} frames, {float(written / source.rate):.2f} s")
-    if sheet is not None:
-        media.write_image(sheet, _sheet(pipe, subject, drive, kept), record, options.force)
-        print(sheet)
-    if compare is not None:
+    print(f"{files.out}: {written} frames, {float(written / source.rate):.2f} s")
+    if files.sheet is not None:
+        media.write_image(files.sheet, _sheet(pipe, subject, drive, kept), record, options.force)
+        print(files.sheet)
+    if files.compare is not None:
         drivers = None if source.clip is None else iter(source.clip)
-        results = media.open_clip(out, fps=source.rate)  # not kept in memory, however long the clip
+        results = media.open_clip(files.out, fps=source.rate)  # not kept in memory, however long the clip
         shown = compare_frames(images[drive.reference], drivers, drive.retargeted, results)
         with progress("writing the comparison", None):
-            media.write_clip(compare, shown, source.rate, force=options.force)
-        print(compare)
+            media.write_clip(files.compare, shown, source.rate, force=options.force)
+        print(files.compare)
     Savepoint.clear(work)  # cut off until here, the same command with --force does not paint again
     return drive
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What is to be written."""
+
+    out: Path
+    sheet: Path | None
+    preview: Path | None  # and then nothing else
+    compare: Path | None
+
+
+def _files(options: Animate, references: Sequence[Path]) -> _Files:
+    """Raises UserError for names that cannot be, are taken, or are those of what is read."""
+    out, preview, compare = _out(options), options.preview_pose, options.compare
+    sheet = out.with_name(f"{out.stem}-sheet.png") if options.sheet else None
+    painted = {"--compare": compare, "--sheet": options.sheet}
+    if preview and (told := [name for name, value in painted.items() if value]):
+        raise UserError(f"{', '.join(told)}: of a painted clip; --preview-pose paints nothing: leave one out")
+    for path in (out, preview, compare):
+        if path is not None and path.suffix.lower() not in WRITTEN:
+            raise UserError(f"{path}: a clip's name ends in {WRITTEN_IN_WORDS}")
+    results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
+    given = [options.reference_pose] if options.reference_pose else []
+    require_apart(results, [*references, *given, *options.garment, *options.poses])
+    if len({path.resolve() for path in results}) < len(results):
+        raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
+    require_free(results, options.force)
+    return _Files(out, sheet, preview, compare)
+
+
+def _drive(
+    options: Animate, source: Source, person: Person, poses: Sequence[Pose], progress: Progress
+) -> Drive:
+    """The driver's poses, found where they are not given, brought to the references'."""
+    assert options.detector and options.face and options.proportions  # noqa: PT018
+    seen = source.seen
+    if seen is None:
+        assert source.clip is not None
+        with progress("finding poses", source.clip.num_frames) as advance:
+            seen = find_poses(source.clip, options.detector, person, advance)
+    return make_drive(
+        seen, float(source.rate), poses, not options.no_smooth, options.proportions, options.face,
+        str(source.path),
+    )  # fmt: skip
 
 
 def _other_poses(record: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
