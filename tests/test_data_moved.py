@@ -357,3 +357,112 @@ def test_a_manifest_in_a_linked_folder_keeps_its_root(clips, tmp_path, no_detect
     assert manifest.read_text() == before
     layout = find_clips(tmp_path / "x/link/m.jsonl")
     assert all(layout.path(clip).is_dir() for clip in layout.clips)
+
+
+# ---- what only looks moved ----
+
+
+def test_a_folder_around_a_dataset_is_not_its_new_place(clips, tmp_path, no_detector, scd):
+    """part/0 stays held out, and the clip of its name beside part is another one."""
+    data = Path(shutil.copytree(clips, tmp_path / "all/part"))
+    manifest = tmp_path / "m.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", "folder", data, "-o", manifest)
+    by_hand(manifest, 0, split="test", caption="a dance")
+    shutil.copytree(data / "0", tmp_path / "all/0")
+    layout = find_clips(tmp_path / "all", "folder", manifest)
+    assert "part/0" in layout.held_out
+    assert "0" not in layout.held_out
+    assert layout.entries()["part/0"].others == {"caption": "a dance"}
+    assert "0" not in layout.entries()
+
+
+def test_a_folder_in_a_dataset_is_not_its_new_place(clips, tmp_path, no_detector):
+    data = Path(shutil.copytree(clips, tmp_path / "a"))
+    shutil.copytree(data / "0", data / "a/0")
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text('{"clip": "a/0", "split": "test"}\n')
+    layout = find_clips(data, "folder", manifest)
+    assert "0" in layout.held_out
+    assert layout.entries().keys() == {"0"}, "a/a/0 is another"
+
+
+def test_another_dataset_with_the_same_names_is_another(clips, viton, tmp_path, no_detector, scd):
+    """Its clips have not the size of those that are listed, and nobody's split, captions or masks."""
+    one, two = tmp_path / "cam1", tmp_path / "cam2"
+    shutil.copytree(clips, one)
+    for number in range(10):
+        lay(two, f"{number}", number % 3 + 4, num=20)
+    manifest = tmp_path / "all.jsonl"
+    ready(DataConfig(kind="folder", root=str(one)))
+    scd("data", "prepare", "folder", one, "-o", manifest)
+    text = manifest.read_text()
+    code, _, err = scd("data", "prepare", "folder", two, "-o", manifest)
+    assert (code, manifest.read_text()) == (2, text)
+    assert f"lists 10 that are not in {two}, as {one}/0, and would lose them" in err
+
+    first, second = (
+        Path(shutil.copytree(viton, tmp_path / "one")),
+        Path(shutil.copytree(viton, tmp_path / "two")),
+    )
+    for file in second.glob("*/image/*"):
+        file.write_bytes(file.read_bytes() + b" ")
+    manifest = tmp_path / "pairs.jsonl"
+    scd("data", "prepare", first, "-o", manifest)
+    text = manifest.read_text()
+    code, _, err = scd("data", "prepare", second, "-o", manifest)
+    assert (code, manifest.read_text()) == (2, text)
+    assert f"that are not in {second}, as {first}/train/image/" in err
+
+
+def test_a_mount_point_that_stays_is_no_dataset(clips, tmp_path, no_detector, scd):
+    """And a bad clip was removed in the new place."""
+    data = Path(shutil.copytree(clips, tmp_path / "mnt"))
+    manifest = tmp_path / "m.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", data, "-o", manifest)
+    by_hand(manifest, 0, split="test")
+    new = data.rename(tmp_path / "new")
+    data.mkdir()
+    shutil.rmtree(new / "5")
+    scd("data", "prepare", new, "-o", manifest)
+    layout = find_clips(manifest)
+    assert layout.root == new
+    assert len(layout.clips) == 9
+    assert "0" in layout.held_out
+    assert not any(entry.error for entry in layout.entries().values())
+
+
+def test_a_pair_is_held_out_under_any_name_and_category(viton, tmp_path, no_detector, scd):
+    """By hand, with the category left out, and a picture that is a link to its store."""
+    data = Path(shutil.copytree(viton, tmp_path / "viton"))
+    pairs = find_pairs(data).training
+    store = data / "store"
+    store.mkdir()
+    kept = pairs[1].person.rename(store / "p.jpg")
+    pairs[1].person.symlink_to(kept)
+    rows = [
+        {"person": str(pairs[0].person), "garment": str(pairs[0].garment), "category": "lower"},
+        {"person": str(kept), "garment": str(pairs[1].garment)},
+    ]
+    manifest = tmp_path / "mine.jsonl"
+    manifest.write_text("".join(json.dumps(row | {"split": "test"}) + "\n" for row in rows))
+    scd("data", "prepare", data, "-o", manifest)
+    training = {pair.name for pair in read_pairs(manifest).training}
+    assert training == {pair.name for pair in pairs[2:]}
+
+
+def test_a_manifest_that_is_named_by_a_link_is_read_where_it_lies(clips, viton, tmp_path, no_detector, scd):
+    for name, source in (("clips", clips), ("pairs", viton)):
+        data = Path(shutil.copytree(source, tmp_path / name / "data"))
+        manifest = tmp_path / name / "lists/m.jsonl"
+        if name == "clips":
+            ready(DataConfig(kind="folder", root=str(data)))
+        scd("data", "prepare", data, "-o", manifest)
+        before = manifest.read_text()
+        link = tmp_path / f"{name}.jsonl"
+        link.symlink_to(manifest)
+        for what in ("check", "prepare"):
+            scd("data", what, link)
+            assert manifest.read_text() == before
+        assert link.is_symlink()

@@ -27,6 +27,12 @@ def off_by(pictures, levels):
     return [picture ^ np.uint8(levels) for picture in pictures]
 
 
+def wrong_beside(pairs, levels):
+    """Right by `levels` where the person is, and twice as wrong beside."""
+    spoilt = zip(off_by([p.target for p in pairs], levels), off_by([p.target for p in pairs], 2 * levels))  # noqa: B905
+    return [np.where(p.mask[..., None], a, b) for p, (a, b) in zip(pairs, spoilt, strict=True)]
+
+
 def decibels(levels):
     return 20 * np.log10(255 / levels)
 
@@ -37,7 +43,7 @@ def test_each_number_of_pictures_is_of_its_own_pictures(monkeypatch):
         if references is None:
             return off_by([p.target for p in pairs], 8)
         if references[0] is pairs[0]:
-            return off_by([p.target for p in pairs], 4)
+            return wrong_beside(pairs, 4)
         assert not any(a is b for a, b in zip(pairs, references, strict=True)), "nobody has their own"
         return off_by([p.target for p in pairs], 16)
 
@@ -47,7 +53,7 @@ def test_each_number_of_pictures_is_of_its_own_pictures(monkeypatch):
     monkeypatch.setattr(evaluate, "pck", lambda picture, *_: 1 - float(picture[0, 0, 0] % 2) / 10)
     result = evaluate.evaluate_world(PIPE, 3, 5, detector=object())
     pairs = evaluate.held_out_pairs(3, 32)
-    painted = off_by([p.target for p in pairs], 4)
+    painted = wrong_beside(pairs, 4)
 
     def mean(values):
         return pytest.approx(np.mean(list(values)))
@@ -59,7 +65,7 @@ def test_each_number_of_pictures_is_of_its_own_pictures(monkeypatch):
         "masked_psnr_vae": pytest.approx(decibels(2)),
         "masked_psnr_no_reference": pytest.approx(decibels(8)),
         "masked_psnr_other_reference": pytest.approx(decibels(16)),
-        "psnr": pytest.approx(decibels(4)),
+        "psnr": mean(psnr(y, p.target) for y, p in together),
         "ssim": mean(ssim(y, p.target) for y, p in together),
         "detail": mean(detail(y, p.target, p.mask) for y, p in together),
         "pck": mean(1 - float(y[0, 0, 0] % 2) / 10 for y in painted),
@@ -97,9 +103,8 @@ def test_each_number_of_clips_is_of_its_own_frames(monkeypatch):
 
     monkeypatch.setattr(evaluate_clips, "paint_clip", paint_clip)
     monkeypatch.setattr(evaluate_clips, "reconstruct", lambda _, pictures: off_by(pictures, 2))
-    seams = iter([0.9, 0.5])
-    monkeypatch.setattr(evaluate_clips, "seam", lambda frames, borders: next(seams))
-    # Of seams the lengths alone matter here
+    seams, asked = iter([0.5, 0.9]), []
+    monkeypatch.setattr(evaluate_clips, "seam", lambda _, borders: asked.append(borders) or next(seams))
     monkeypatch.setattr(evaluate_clips, "seam_cases", lambda case, num, seed, size: [case, case])
     result = evaluate_clips.evaluate_world_video(PIPE, 2, 4, 7)
     cases = evaluate_clips.held_out_clips(2, 4, 32)
@@ -118,5 +123,8 @@ def test_each_number_of_clips_is_of_its_own_frames(monkeypatch):
     assert result["jitter_framewise_shared"] == mean(jitter, lambda x: wrong(x, 3))
     assert result["motion"] == mean(motion, lambda x: x ^ np.uint8(4))
     assert result["seam"] == 0.9, "the worse of the moving clip and the still one"
+    # Three windows of four frames, each over the last frame of the one before: at steps 0 and 2 alike
+    assert asked == [evaluate_clips.window_borders(10, 4, 1, 2)] * 2
+    assert len(asked[0]) >= 2
     assert seeds == [7, 8, 7, 7], "of each clip its own noise"
     assert (result["num_clips"], result["num_frames"]) == (2, 4)

@@ -63,6 +63,12 @@ def of_a_hub(run: Path) -> None:
     (run / "config.json").write_text('{"architectures": ["Bert"]}')
 
 
+def with_an_old_model(run: Path) -> None:
+    only_a_log(run)
+    (run / "model.old").mkdir()
+    (run / "model.old/theirs").write_text("")
+
+
 def with_nothing(run: Path) -> None:
     only_a_log(run)
     (run / "config.json").write_text("{}")
@@ -92,6 +98,7 @@ def test_a_finished_run_is_said_to_be_without_its_checkpoints_too(scd, run):
         (of_somebody, (), "run/model: no training run of scd's wrote it"),
         (only_a_log, (), "run/log.jsonl: no training run of scd's wrote it"),
         (of_a_hub, (), "run/config.json: no readable training config (unknown settings architectures"),
+        (with_an_old_model, (), "run/log.jsonl: no training run of scd's wrote it"),
         (with_nothing, (), "run/config.json: no training run of scd's wrote it"),
         (lambda _: None, ("--tracker", "foo", "--steps", 3), "--tracker foo: not known"),
     ],
@@ -122,6 +129,29 @@ def test_a_run_that_was_killed_while_it_began_begins_again(tmp_path, monkeypatch
         model.start(TINY, run)
         assert run_folder.is_own(run, TINY)
         assert run_folder.learnt(run) == 0
+
+
+def test_a_run_of_python_s_that_was_cut_off_at_once_goes_on(tmp_path, monkeypatch):
+    """Nobody called `start`, and there was no checkpoint yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "step_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(TINY, tmp_path, model.build(TINY))
+    assert not checkpoint.checkpoints(tmp_path)
+    train.train(TINY, tmp_path, model.build(TINY))
+    assert run_folder.learnt(tmp_path) == 2
+
+
+def test_a_lora_needs_what_it_began_with_to_go_on(scd, run, tmp_path, monkeypatch):
+    """Its model/ holds the sum; that the start is gone is said before poses are looked for."""
+    lora = tmp_path / "lora"
+    words = (*WORDS, "--run", lora, "--init", run / "model", "--learn", "lora")
+    assert scd(*words)[0] == 0
+    (run / "model").rename(tmp_path / "away")
+    monkeypatch.setattr("scd.cli.train.ready", lambda *_, **__: pytest.fail("poses are looked for"))
+    code, _, err = scd(*words, "--steps", 3)
+    assert code == 2
+    assert f"--init {run / 'model'}: no such folder" in err
 
 
 def test_mistakes_are_refused_before_anything_is_looked_for_or_written(scd, tmp_path, monkeypatch):

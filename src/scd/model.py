@@ -28,7 +28,7 @@ from scd.loading import index_of
 from scd.media.files import replacing
 from scd.pipeline import SCDPipeline
 from scd.pose_encoder import PoseEncoder
-from scd.run_folder import describe, is_own, require_room
+from scd.run_folder import describe, is_marked, is_own, require_room
 from scd.schedulers import mismatch
 from scd.types import UserError
 
@@ -78,7 +78,7 @@ def start(config: TrainConfig, run: Path, writes: bool = True) -> SCDPipeline:
     and everything else that does not learn stays as it was. Raises UserError.
     """
     folder, settings = run / "model", run / "config.json"
-    if writes:
+    if writes and is_marked(run):
         put_back(folder)
     require_room(run, config)
     if is_own(run, config):

@@ -37,7 +37,7 @@ def require_room(run: Path, config: TrainConfig) -> None:
             f"{run}: its model has learnt {steps} steps, and no checkpoint is left to go on from; choose "
             f"another --run, with --init {run / 'model'} to start from what this one learnt"
         )
-    elif not (run / "model.json").exists():
+    elif not is_marked(run):
         for name in ("config.json", "model", "log.jsonl"):
             if (run / name).exists():
                 raise UserError(f"{run / name}: no training run of scd's wrote it; choose another --run")
@@ -47,13 +47,18 @@ def claim(run: Path, config: TrainConfig) -> None:
     """Make the folder this config's, but for what `differing` leaves out. Raises UserError."""
     require_room(run, config)
     path = run / "config.json"
-    if not (run / "model.json").exists():  # the sign that what is here is a run's
+    if not is_marked(run):
         describe(run, 0, 0, 0.0)
-    for name in moved(load_config(path), config) if path.exists() else ():
+    for name in moved(load_config(path), config) if checkpoints(run) else ():
         log.warning("%s: goes on with another --%s: it should hold the same files", run, name)
     if not path.exists() or path.read_text() != to_json(config):
         with replacing(path, force=True) as temporary:
             temporary.write_text(to_json(config))
+
+
+def is_marked(run: Path) -> bool:
+    """Whether a run began here, of whatever config: `describe` is what it writes first."""
+    return (run / "model.json").exists()
 
 
 def is_own(run: Path, config: TrainConfig) -> bool:

@@ -109,7 +109,7 @@ class Trainer:
         accelerator.wait_for_everyone()
         keep_freed_memory()
         self._prepare()
-        self.step, self.batches, self.seconds, self.skipped = 0, 0, 0.0, 0
+        self.step, self.taken, self.before, self.skipped = 0, 0, 0.0, 0  # taken: batches
         self.tally = Tally()  # of what the log does not have yet
         # A LoRA means something only on the weights it was trained on
         self.frozen = hash_weights(pipe.unet) if config.learn == "lora" else ""
@@ -159,12 +159,9 @@ class Trainer:
                 raise UserError(
                     f"{self.run}: its LoRA belongs to other weights than --init {self.config.init} has now"
                 )
-            self.step, self.seconds, self.ema.optimization_step = (
-                meta["step"],
-                meta["seconds"],
-                meta["ema_step"],
-            )
-            self.batches = meta.get("batches", self.step * self.config.accumulation)
+            self.step, self.before = meta["step"], meta["seconds"]
+            self.ema.optimization_step = meta["ema_step"]
+            self.taken = meta.get("batches", self.step * self.config.accumulation)
             self.tally, self.skipped = Tally(**meta.get("tally", {})), meta.get("skipped", 0)
             if not self.writes:
                 self.tally = Tally(self.tally.losses)  # the first process has everybody's
@@ -174,12 +171,12 @@ class Trainer:
     def _loader(self) -> DataLoader:
         """The batches of this process that are still to come."""
         config, data = self.config, self.config.data
-        stop = self.batches + (config.steps - self.step) * self.turn
+        stop = self.taken + (config.steps - self.step) * self.turn
         dataset: Any = make_dataset(config, stop * data.groups)
         if data.latents:
             with self.accelerator.main_process_first():
                 dataset = latents.with_latents(self.pipe, dataset, Path(data.latents))
-        turns = Turns(self.batches, stop, data.groups, self.rank, self.num_processes)
+        turns = Turns(self.taken, stop, data.groups, self.rank, self.num_processes)
         return DataLoader(
             dataset,
             batch_size=data.groups,
@@ -190,17 +187,17 @@ class Trainer:
             worker_init_fn=yield_the_cores,
         )
 
-    def learn(self, loader: Iterator[Batch]) -> float:
+    def learn(self, batches: Iterator[Batch]) -> float:
         """An optimizer step; its loss. Raises UserError for one loss too many that is not a number."""
         config, accelerator = self.config, self.accelerator
-        total, batches = 0.0, []
+        total, seen = 0.0, []
         for part in range(config.accumulation):
             number = part * self.num_processes + self.rank
             generator = torch.Generator().manual_seed(_mix(config.seed, self.step, number))
-            batches.append(next(loader))
+            seen.append(next(batches))
             with accelerator.accumulate(self.wrapped):
                 with accelerator.autocast():
-                    value = step_loss(self.wrapped, self.pipe, batches[-1], generator, config, self.tally)
+                    value = step_loss(self.wrapped, self.pipe, seen[-1], generator, config, self.tally)
                 accelerator.backward(value)  # outside, or what is float32 for a reason loses it here
                 total += value.item() / config.accumulation
         if self.num_processes > 1:  # one process's is everybody's: all stop at the same step
@@ -213,7 +210,7 @@ class Trainer:
         self.skipped = 0 if sound else self.skipped + 1
         if self.skipped > config.skip_broken:
             name, about = f"{self.step:08d}-{self.rank}", {"rank": self.rank, "seed": config.seed}
-            raise records.broken(self.run, name, batches, step=self.step, **about)
+            raise records.broken(self.run, name, seen, step=self.step, **about)
         if sound:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
@@ -225,7 +222,7 @@ class Trainer:
         if self.writes and not sound:
             log.warning(f"step {self.step}: its loss or gradient is not a number; left out")
         self.optimizer.zero_grad(set_to_none=True)
-        self.batches += self.turn
+        self.taken += self.turn
         self.step += 1
         return total
 
@@ -235,7 +232,7 @@ class Trainer:
         now, (then, step) = time.monotonic(), self.since
         self._write(
             {
-                "targets": self.batches * self.targets,
+                "targets": self.taken * self.targets,
                 **self.tally.row(),
                 "lr": learning_rate(self.config, self.step - 1),
                 "seconds": self._seconds(),
@@ -253,7 +250,7 @@ class Trainer:
         if self.writes:
             meta = {
                 "seconds": self._seconds(), "ema_step": self.ema.optimization_step, "frozen": self.frozen,
-                "batches": self.batches, "tally": asdict(self.tally), "skipped": self.skipped,
+                "batches": self.taken, "tally": asdict(self.tally), "skipped": self.skipped,
             }  # fmt: skip
             checkpoint.save_checkpoint(self.run, self.step, state, meta)
 
@@ -305,7 +302,7 @@ class Trainer:
 
     def _export(self) -> None:
         learning.export(self.shown, self.run)
-        describe(self.run, self.step, self.batches * self.targets, self._seconds())
+        describe(self.run, self.step, self.taken * self.targets, self._seconds())
 
     def _write(self, row: dict[str, float]) -> None:
         if self.writes:
@@ -314,7 +311,7 @@ class Trainer:
 
     def _seconds(self) -> float:
         """That the run has taken, with the time before it was resumed."""
-        return self.seconds + time.monotonic() - self.began
+        return self.before + time.monotonic() - self.began
 
 
 def _require_whole(config: TrainConfig, pipe: SCDPipeline, sharded: bool) -> None:

@@ -160,7 +160,7 @@ def train(options: Train) -> None:
     from scd.checkpoint import checkpoints, put_back, step_of
     from scd.machine import processes, trackers
     from scd.model import require_init, resolve_device, start
-    from scd.run_folder import is_own, learnt, require_room
+    from scd.run_folder import is_marked, is_own, learnt, require_room
     from scd.train import train as run_training
 
     no_bars_of_loading()
@@ -169,12 +169,13 @@ def train(options: Train) -> None:
     state = processes(device)
     if device.type == "cuda" and state.num_processes > 1:
         device = state.device  # one each
-    if state.is_main_process:
+    if state.is_main_process and is_marked(run):
         put_back(run / "model")
-    if is_own(run, config) and learnt(run) >= config.steps:
-        done = learnt(run)
-        log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, done)
-        print(run / "model")
+    state.wait_for_everyone()
+    if is_own(run, config) and (done := learnt(run)) >= config.steps:
+        if state.is_main_process:
+            log.info("%s: has its %d steps already; give more --steps to go on, or another --run", run, done)
+            print(run / "model")
         return  # so that a script of several stages can be run again
     with state.main_process_first():  # who finds what there is to find
         if state.is_main_process:  # what would stop the run, before poses are looked for

@@ -15,12 +15,13 @@ from scd.data.manifest import (
     TEST,
     Entry,
     Header,
+    followed,
     is_manifest,
     layout_in,
     read_header,
     read_manifest,
+    real,
     renamed,
-    today,
     write_manifest,
 )
 from scd.media.files import PICTURES, VIDEOS
@@ -80,19 +81,21 @@ class Layout:
         beside = self.root / MANIFEST
         source = beside if beside.exists() and not self.manifest.exists() else self.manifest
         root, here, home = (folder.resolve() for folder in (self.root, source.parent, self.manifest.parent))
-        lay = _root_in(source)  # where the dataset was at that time
+        before = read_manifest(source)
+        listed = (Path(os.path.normpath(here / name)) for name in before)
+        today = followed(listed, _root_in(source), root)
 
         def now(name: str, there: Path) -> str:
             """The name, from `there`, of what is named from `here`."""
             path = Path(os.path.normpath(here / name))
-            lies = path if lay == root else today(path, lay, root)
+            lies = today(path)
             if lies == path:
                 return renamed(name, here, there)
             return renamed(lies.relative_to(root).as_posix(), root, there)
 
         entries = (
             replace(entry, clip=now(entry.clip, root), poses=now(entry.poses, home) if entry.poses else "")
-            for entry in read_manifest(source).values()
+            for entry in before.values()
         )
         return {entry.clip: entry for entry in entries}
 
@@ -132,8 +135,6 @@ def from_manifest(path: Path) -> Layout:
     if kind not in LAYOUTS:
         raise UserError(f"{path}: lists {kind}, no clips; name {kind} in place of a kind of clips")
     root = Path(os.path.normpath(path.parent / header.root)) if header.root != "." else path.parent
-    if root.resolve() != _root_in(path):  # the manifest is named through a link
-        root = _root_in(path)
     layout = Layout(kind, root, (), frozenset(), path)
     entries = layout.entries()
     clips = tuple(entries)
@@ -200,7 +201,7 @@ def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None 
         raise UserError("--data.root: name the folder of the dataset, or its manifest")
     path = Path(root).expanduser()
     if is_manifest(path) and not path.is_dir():
-        return from_manifest(path)
+        return from_manifest(real(path))
     if not path.exists():
         raise UserError(f"{path}: there is no such folder; check the name")
     if path.is_file():
@@ -208,7 +209,7 @@ def find_clips(root: str | Path, kind: str | None = None, manifest: Path | None 
     kinds = [kind] if kind else list(LAYOUTS)
     for number, name in enumerate(kinds, 1):
         try:
-            layout = replace(LAYOUTS[name](path), listed_in=manifest)
+            layout = replace(LAYOUTS[name](path), listed_in=manifest and real(manifest))
             break
         except UserError:
             if number == len(kinds):

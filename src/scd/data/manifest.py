@@ -74,6 +74,11 @@ def read_rows(path: Path) -> tuple[Header, Rows]:
     return _read(path)
 
 
+def read_header(path: Path) -> Header:
+    """The header alone. Raises UserError."""
+    return _read(path, header_alone=True)[0]
+
+
 def _read(path: Path, header_alone: bool = False) -> tuple[Header, Rows]:
     if not path.exists():
         return Header(), []
@@ -118,11 +123,6 @@ def bad_line(path: Path, number: int, error: Exception | None = None) -> UserErr
 
 class BadValue(ValueError):
     """A field of a line that cannot be right."""
-
-
-def read_header(path: Path) -> Header:
-    """The header alone. Raises UserError."""
-    return _read(path, header_alone=True)[0]
 
 
 def layout_in(path: Path) -> str:
@@ -254,13 +254,39 @@ def is_outside(name: str) -> bool:
     return name.split("/")[0] == ".." or Path(name).is_absolute()
 
 
-def today(path: Path, lay: Path, root: Path) -> Path:
-    """Where a file lies of a dataset that lay in `lay` and is in `root` now, moved or copied; others lie
-    where they lay."""
-    if not path.is_relative_to(lay):
-        return path
-    there = root / path.relative_to(lay)
-    return there if there.exists() or not lay.exists() else path
+def followed(paths: Iterable[Path], lay: Path, root: Path) -> Callable[[Path], Path]:
+    """Where files lie today of a dataset that lay in `lay` and is in `root` now; `paths` are those that its
+    manifest lists. Nothing left there: it was moved. Else a file was copied that has one size in both places,
+    and what is gone lies where the other place has it. All others lie where they lay: of other datasets, or
+    of a folder of which the other is a part."""
+    if lay == root:
+        return lambda path: path
+    nested = lay.is_relative_to(root) or root.is_relative_to(lay)
+    moved = not nested and not any(path.exists() for path in paths if path.is_relative_to(lay))
+
+    def today(path: Path) -> Path:
+        if not path.is_relative_to(lay):
+            return path
+        there = root / path.relative_to(lay)
+        if path.exists():
+            found = not nested and there.exists() and _weight(path) == _weight(there)
+        else:
+            found = moved or there.exists()
+        return there if found else path
+
+    return today
+
+
+def _weight(path: Path) -> tuple[int, int]:
+    """Number and size of a clip's or a picture's files."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    return len(files), sum(file.stat().st_size for file in files)
+
+
+def real(path: Path) -> Path:
+    """A manifest's path; where links lead to it without them, since what it names starts at its folder."""
+    resolved = path.resolve()
+    return path if resolved == path.absolute() else resolved
 
 
 def require_all_listed(manifest: Path, others: Sequence[Path], root: Path) -> None:

@@ -22,12 +22,12 @@ from scd.data.manifest import (
     TEST,
     Header,
     bad_line,
+    followed,
     known_values,
     layout_in,
     read_rows,
     renamed,
     require_all_listed,
-    today,
     write_rows,
 )
 from scd.pose.region import CATEGORIES
@@ -212,20 +212,27 @@ class _Known:
 
     def __init__(self, before: TryOnLayout, root: Path):
         self.resolve = lru_cache(maxsize=256)(Path.resolve)  # links are followed once a folder, which are few
-        lay, here = before.root, root.resolve()
+        listed = (path for pair in before.pairs for path in (pair.person, pair.garment))
+        today = followed(listed, before.root.resolve(), root.resolve())
 
         def where_it_is(pair: TryOnPair) -> TryOnPair:
             paths = {name: path for name in _PATHS if (path := getattr(pair, name)) is not None}
-            return replace(pair, **{name: today(path, lay, here) for name, path in paths.items()})
+            return replace(pair, **{name: today(path) for name, path in paths.items()})
 
-        if lay.resolve() != here:
-            before = mapped(before, where_it_is)
+        before = mapped(before, where_it_is)
         self.pairs = {self.key(pair): pair for pair in before.pairs}
-        self.held_out = {self.key(pair) for pair in before.paired}
+        self.held_out = {self.pictures(pair) for pair in before.paired}
 
     def key(self, pair: TryOnPair) -> tuple[Path, Path, str, bool]:
-        person, garment = (self.resolve(path.parent) / path.name for path in (pair.person, pair.garment))
-        return person, garment, pair.category, pair.paired
+        return *self.pictures(pair), pair.category, pair.paired
+
+    def pictures(self, pair: TryOnPair) -> tuple[Path, Path]:
+        """Person and garment, without links."""
+        person, garment = (
+            path.resolve() if path.is_symlink() else self.resolve(path.parent) / path.name
+            for path in (pair.person, pair.garment)
+        )
+        return person, garment
 
     def of(self, pair: TryOnPair) -> TryOnPair | None:
         return self.pairs.get(self.key(pair))
@@ -241,7 +248,7 @@ class _Known:
         training: list[TryOnPair] = []
         paired = list(layout.paired)
         for pair in layout.training:
-            (paired if self.key(pair) in self.held_out else training).append(pair)
+            (paired if self.pictures(pair) in self.held_out else training).append(pair)
         return replace(layout, training=tuple(training), paired=tuple(paired))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scd.data.layouts import own_manifest
-from scd.data.manifest import is_manifest, layout_in
+from scd.data.manifest import is_manifest, layout_in, real
 from scd.data.pairs import WORLD_CARD, TryOnLayout, TryOnPair, read_pairs, with_guides
 from scd.media.files import PICTURES, reading
 from scd.types import UserError
@@ -129,7 +129,7 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             )
         if kind not in (None, listed):
             raise UserError(f"{path}: lists pairs of {listed}, not of {kind}: say {listed}")
-        return read_pairs(path)
+        return read_pairs(real(path))
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")
     kind = kind or guess_tryon(path)

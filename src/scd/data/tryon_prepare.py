@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.data.fitting import read_pose, read_region
-from scd.data.manifest import KEPT, in_the_dataset, now_and_then
+from scd.data.manifest import KEPT, in_the_dataset, now_and_then, real
 from scd.data.pairs import (
     TryOnLayout,
     TryOnPair,
@@ -85,6 +85,7 @@ def prepare_pairs(
 ) -> TryOnLayout:  # fmt: skip
     """`survey_pairs`, written to the manifest, with what that knew already; poses and regions lie beside it.
     Raises UserError when the manifest is damaged or cannot be written, or the detector is not installed."""
+    manifest = real(manifest)
     kept = manifest.parent.resolve() / KEPT
     layout = remembering(layout, read_pairs(manifest), kept)
     return survey_pairs(layout, advance, workers, kept, detector, lambda found: write_pairs(manifest, found))
