@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scd.data.buckets import Buckets, place_around
 from scd.media import (
+    Placement,
     contact_sheet,
     file_hash,
     fit,
@@ -23,7 +25,7 @@ from scd.media import (
     replacing,
     write_image,
 )
-from scd.pose.skeleton import empty_pose
+from scd.pose.skeleton import empty_pose, inverse_box, to_crop
 from scd.types import NUM_JOINTS, Pose, UserError
 
 QUADRANTS = np.zeros((32, 48, 3), np.uint8)  # height 32, width 48: red, green over blue, white
@@ -439,20 +441,15 @@ SIZES = [(32, 48), (48, 32), (100, 100), (17, 333), (333, 17), (1080, 604), (64,
 
 @pytest.mark.parametrize("source", SIZES)
 @pytest.mark.parametrize("size", [(64, 64), (128, 96), (512, 384)])
-@pytest.mark.parametrize("mode", ["pad", "crop"])
-def test_placement_never_stretches_and_undoes_itself(source, size, mode):
-    placement = place(source, size, mode)
+def test_placement_never_stretches_and_undoes_itself(source, size):
+    placement = place(source, size)
     (left, top, right, bottom), (x0, y0, x1, y1) = placement.source, placement.target
     assert 0 <= left < right <= source[1]
     assert 0 <= top < bottom <= source[0]
     assert 0 <= x0 < x1 <= size[1]
     assert 0 <= y0 < y1 <= size[0]
-    if mode == "pad":
-        assert placement.source == (0, 0, source[1], source[0])
-        assert (x0, x1) == (0, size[1]) or (y0, y1) == (0, size[0])
-    else:
-        assert placement.target == (0, 0, size[1], size[0])
-        assert (left, right) == (0, source[1]) or (top, bottom) == (0, source[0])
+    assert placement.source == (0, 0, source[1], source[0])
+    assert (x0, x1) == (0, size[1]) or (y0, y1) == (0, size[0])
     # Equal scales but for rounding one of the four sides to whole pixels.
     scale_x, scale_y = (x1 - x0) / (right - left), (y1 - y0) / (bottom - top)
     shortest = min(x1 - x0, y1 - y0, right - left, bottom - top)
@@ -460,7 +457,6 @@ def test_placement_never_stretches_and_undoes_itself(source, size, mode):
     # Centred to the pixel.
     assert abs((x0 + x1) - size[1]) <= 1
     assert abs((y0 + y1) - size[0]) <= 1
-    assert abs((left + right) - source[1]) <= 1
     pose = Pose(
         np.random.default_rng(0).random((NUM_JOINTS, 2)).astype(np.float32),
         np.ones(NUM_JOINTS, np.float32),
@@ -468,20 +464,24 @@ def test_placement_never_stretches_and_undoes_itself(source, size, mode):
     )
     there = placement.apply_to_pose(pose)
     assert there.size == size
-    back = placement.undo_pose(there)
+    back = to_crop(there, inverse_box(placement.box), source)
     assert back.size == source
     np.testing.assert_allclose(back.joints, pose.joints, atol=1e-5)
     assert (placement.apply_to_pose(empty_pose(source)).joints == 0).all()
 
 
-@pytest.mark.parametrize("mode", ["pad", "crop"])
+@pytest.mark.parametrize("cropped", [False, True])
 @pytest.mark.parametrize("source", [(90, 60), (60, 90), (200, 120)])
-def test_joints_follow_the_pixels(source, mode):
+def test_joints_follow_the_pixels(source, cropped):
     """A bright square and the joint at its middle land on the same place."""
     image = np.zeros((*source, 3), np.uint8)
     y, x = source[0] // 2 + 5, source[1] // 2 - 8
     image[y - 4 : y + 4, x - 4 : x + 4] = 255
-    frame, placement = fit(image, (64, 64), mode, fill=0)
+    placement = place(source, (64, 64))
+    if cropped:  # around the middle
+        placement = place_around((0.3, 0.3, 0.7, 0.7), source, Buckets(64, square=True))
+        assert (placement.source[2], placement.source[3]) != (source[1], source[0])
+    frame = placement.apply(image, 0)
     joints = np.zeros((NUM_JOINTS, 2), np.float32)
     joints[0] = (x / source[1], y / source[0])
     there = placement.apply_to_pose(Pose(joints, np.eye(1, NUM_JOINTS, dtype=np.float32)[0], source)).joints[
@@ -493,13 +493,14 @@ def test_joints_follow_the_pixels(source, mode):
     np.testing.assert_allclose(there, middle, atol=0.15 / 64)
 
 
-def test_pad_and_crop_exactly():
-    padded, placement = fit(QUADRANTS, (64, 48), "pad", fill=(1, 2, 3))
+def test_a_part_and_the_whole_exactly():
+    padded, placement = fit(QUADRANTS, (64, 48), fill=(1, 2, 3))
     np.testing.assert_array_equal(padded[16:48], QUADRANTS)
     assert (padded[:16] == [1, 2, 3]).all()
     assert (padded[48:] == [1, 2, 3]).all()
     np.testing.assert_array_equal(placement.undo(padded), QUADRANTS)
-    cropped, placement = fit(QUADRANTS, (32, 16), "crop")
+    placement = Placement((32, 48), (32, 16), (16, 0, 32, 32), (0, 0, 16, 32))
+    cropped = placement.apply(QUADRANTS)
     np.testing.assert_array_equal(cropped, QUADRANTS[:, 16:32])
     np.testing.assert_array_equal(placement.undo(cropped, onto=QUADRANTS), QUADRANTS)
     alone = placement.undo(cropped)
@@ -510,7 +511,7 @@ def test_pad_and_crop_exactly():
 
 def test_a_mask_goes_the_same_way():
     mask = QUADRANTS[..., 0]
-    framed, placement = fit(mask, (64, 48), "pad", fill=0)
+    framed, placement = fit(mask, (64, 48), fill=0)
     assert framed.shape == (64, 48)
     np.testing.assert_array_equal(placement.undo(framed), mask)
 
@@ -519,7 +520,7 @@ def test_undo_after_scaling_is_near_the_picture():
     rows, columns = np.mgrid[0:120, 0:80]
     smooth = np.stack([rows, columns, rows + columns], -1).astype(np.uint8)
     for size in ((64, 64), (256, 256)):
-        framed, placement = fit(smooth, size, "pad")
+        framed, placement = fit(smooth, size)
         assert np.abs(placement.undo(framed).astype(int) - smooth).max() <= 3
 
 
@@ -529,8 +530,6 @@ def test_a_placement_refuses_other_pictures():
         placement.apply(np.zeros((48, 32, 3), np.uint8))
     with pytest.raises(ValueError, match="expects a picture"):
         placement.undo(np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match="pad"):
-        place((32, 48), (64, 64), "stretch")  # type: ignore[arg-type]
 
 
 # ---- contact sheets ----

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from scd.pose.skeleton import Box, inverse_box, to_crop
+from scd.pose.skeleton import Box, to_crop
 from scd.types import Pose
 
 PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels; right and bottom are outside
@@ -66,39 +66,21 @@ class Placement:
         """A pose of the picture as a pose of the frame."""
         return to_crop(pose, self.box, self.size)
 
-    def undo_pose(self, pose: Pose) -> Pose:
-        """A pose of the frame as a pose of the picture."""
-        return to_crop(pose, inverse_box(self.box), self.source_size)
 
-
-def place(
-    source_size: tuple[int, int], size: tuple[int, int], mode: Literal["pad", "crop"] = "pad"
-) -> Placement:
-    """How a picture of `source_size` (height, width) lies in a frame of `size`, stretched by rounding only.
-
-    "pad" shows the whole picture in the middle of the frame; "crop" fills the frame with the picture's
-    middle.
-    """
+def place(source_size: tuple[int, int], size: tuple[int, int]) -> Placement:
+    """How a picture of `source_size` (height, width) lies whole in the middle of a frame of `size`, stretched
+    by rounding only. Around a person: scd.data.buckets."""
     (height, width), (frame_height, frame_width) = source_size, size
-    if mode not in ("pad", "crop"):
-        raise ValueError(f'mode is "pad" or "crop", not {mode!r}')
-    if mode == "pad":
-        scale = min(frame_height / height, frame_width / width)
-        target = _middle(size, (height * scale, width * scale))
-        return Placement(source_size, size, (0, 0, width, height), target)
-    scale = max(frame_height / height, frame_width / width)
-    source = _middle(source_size, (frame_height / scale, frame_width / scale))
-    return Placement(source_size, size, source, (0, 0, frame_width, frame_height))
+    scale = min(frame_height / height, frame_width / width)
+    target = _middle(size, (height * scale, width * scale))
+    return Placement(source_size, size, (0, 0, width, height), target)
 
 
 def fit(
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    mode: Literal["pad", "crop"] = "pad",
-    fill: int | Sequence[int] = 255,
+    image: NDArray[np.uint8], size: tuple[int, int], fill: int | Sequence[int] = 255
 ) -> tuple[NDArray[np.uint8], Placement]:
     """The picture in a frame of `size` (height, width), never stretched, and the placement that undoes it."""
-    placement = place((image.shape[0], image.shape[1]), size, mode)
+    placement = place((image.shape[0], image.shape[1]), size)
     return placement.apply(image, fill), placement
 
 
