@@ -599,11 +599,30 @@ def test_ctrl_c_is_one_line(animate, folder, detector, monkeypatch):
     assert sorted(os.listdir()) == before
 
 
-def test_ctrl_c_for_real(tmp_path):
+def test_others_handlers_stay(scd, folder, monkeypatch):
+    """A program that calls `main` may have its own; nohup's is to ignore."""
+    seen = []
+    for mine in (signal.SIG_IGN, lambda *_: None):
+        before = [signal.signal(number, mine) for number in (signal.SIGTERM, signal.SIGHUP)]
+        monkeypatch.setattr(
+            "scd.cli.world.world",
+            lambda _: seen.append([signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)]),
+        )
+        try:
+            assert scd("world", "a.png", "-n", 1)[0] == 0
+        finally:
+            for number, handler in zip((signal.SIGTERM, signal.SIGHUP), before, strict=True):
+                signal.signal(number, handler)
+        assert seen[-1] == [mine, mine]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_for_real(tmp_path, number):
+    """And a polite kill, and a terminal that is closed."""
     command = [sys.executable, "-m", "scd.cli", "world", "many", "--num", "100000", "--size", "32"]
 
     def heed():  # a job that a shell started in the background, as this one may be, ignores Ctrl-C
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
@@ -612,7 +631,7 @@ def test_ctrl_c_for_real(tmp_path):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -7,9 +7,11 @@ import difflib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scd.types import UserError
@@ -38,7 +40,8 @@ INTERRUPTED, MENDABLE = 130, 2  # exit codes: the shell's for Ctrl-C; what the u
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 after an error the user can mend, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 after an error the user can mend, 130 after Ctrl-C or a
+    polite kill."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         from scd.cli.terminal import quiet
 
-        with quiet(verbose):
+        with _polite_kills(), quiet(verbose):
             code = command.run() or 0
         sys.stdout.flush()  # where a closed pipe is noticed
         return code
@@ -66,6 +69,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"scd: {line}", file=sys.stderr)
         return MENDABLE
+
+
+@contextlib.contextmanager
+def _polite_kills() -> Iterator[None]:
+    """Inside, SIGTERM and a terminal that is closed end a command as Ctrl-C does: what it has begun to write
+    vanishes. Where others answer to them (nohup, a program that calls `main`) they stay as they are."""
+    told: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # not on Windows
+        told = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in told:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in told:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _parse(arguments: list[str]) -> Any:
