@@ -466,3 +466,63 @@ def test_a_manifest_that_is_named_by_a_link_is_read_where_it_lies(clips, viton, 
             scd("data", what, link)
             assert manifest.read_text() == before
         assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["./1", "a/../1", ".//1", "../data/1", "{data}/1"])
+def test_a_name_by_hand_may_be_spelled_in_any_way(clips, tmp_path, no_detector, name):
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    name = name.format(data=data)
+    (data / "scd.jsonl").write_text(json.dumps({"clip": name, "split": "test", "caption": "a dance"}) + "\n")
+    layout = find_clips(data)
+    assert layout.held_out >= {"1"}
+    survey(layout)
+    entries = find_clips(data).entries()
+    assert (entries["1"].split, entries["1"].others) == ("test", {"caption": "a dance"})
+    assert len(entries) == 10
+
+
+def test_a_link_that_is_left_behind_leads_to_the_same_clips(clips, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(clips, tmp_path / "a/data"))
+    manifest = tmp_path / "lists/m.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", data, "-o", manifest)
+    by_hand(manifest, 0, split="test")
+    new = data.rename(tmp_path / "b")
+    data.symlink_to(new)
+    for root in (data, new):
+        scd("data", "prepare", root, "-o", manifest)
+        assert "0" in find_clips(manifest).held_out
+        assert len(find_clips(manifest).clips) == 10
+
+
+def test_another_dataset_does_not_take_the_place_of_one_that_is_away(clips, tmp_path, no_detector, scd):
+    data = Path(shutil.copytree(clips, tmp_path / "mnt/data"))
+    manifest = tmp_path / "m.jsonl"
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", data, "-o", manifest)
+    text = manifest.read_text()
+    shutil.rmtree(tmp_path / "mnt")
+    lay(tmp_path / "other", "x/0.mp4", 1, num=4)
+    code, _, err = scd("data", "prepare", tmp_path / "other", "-o", manifest)
+    assert (code, manifest.read_text()) == (2, text)
+    assert "lists 10 that are not in" in err
+
+
+def test_a_datasets_own_manifest_may_be_a_link(clips, tmp_path, no_detector):
+    data = Path(shutil.copytree(clips, tmp_path / "data"))
+    (tmp_path / "m").mkdir()
+    (data / "scd.jsonl").symlink_to(tmp_path / "m/m.jsonl")
+    (tmp_path / "m/m.jsonl").write_text('{"clip": "../data/1", "split": "test"}\n')
+    survey(find_clips(data))
+    for layout in (find_clips(data), find_clips(tmp_path / "m/m.jsonl")):
+        assert "1" in layout.held_out
+        assert all(layout.path(clip).is_dir() for clip in layout.clips)
+
+
+def test_a_held_out_picture_that_was_repaired_in_a_copy_stays_held_out(viton, tmp_path, no_detector, scd):
+    one, two = (Path(shutil.copytree(viton, tmp_path / name / "viton")) for name in ("one", "two"))
+    scd("data", "prepare", one, "-o", two / "scd.jsonl")  # beside the copy, but of the first
+    name = hold_out(two / "scd.jsonl")
+    (changed,) = two.glob(f"train/image/{name}.*")
+    changed.write_bytes(changed.read_bytes() + b" ")
+    assert name not in {pair.name for pair in find_pairs(two).training}

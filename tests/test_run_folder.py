@@ -228,7 +228,7 @@ def test_readers_end_with_an_error():
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_before_the_first_step_ctrl_c_acts_at_once(number):
     """Latents may be encoded before it, for hours."""
     with pytest.raises(KeyboardInterrupt), _stopping_between_steps():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -93,16 +94,46 @@ def test_a_stop_keeps_the_step_it_stops_at(tmp_path):
     assert same(weights(train.train(TINY, tmp_path / "run", model.build(TINY))), whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_kill_is_noted_and_a_second_one_acts(number):
-    before = signal.getsignal(number)
-    with _stopping_between_steps() as stopped:
-        assert not stopped()
-        signal.raise_signal(number)
-        assert stopped()
-        with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_is_noted_and_a_second_one_acts(number, monkeypatch):
+    """Of a terminal that is closed both the shell and the kernel may tell: a second one says nothing new."""
+    monkeypatch.setattr(os, "isatty", lambda _: False)  # whose output would end
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with _stopping_between_steps() as stopped:
+            assert not stopped()
             signal.raise_signal(number)
-    assert signal.getsignal(number) is before
+            assert stopped()
+            if number == signal.SIGHUP:
+                signal.raise_signal(number)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT if number == signal.SIGHUP else number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_nohup_is_heeded():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _stopping_between_steps() as stopped:
+            assert not stopped()
+            signal.raise_signal(signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_program_may_train_in_a_thread():
+    def inside():
+        with _stopping_between_steps() as stopped:
+            seen.append(stopped())
+
+    seen: list[bool] = []
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [False]
 
 
 def test_the_last_model_is_written_once(tmp_path, monkeypatch):

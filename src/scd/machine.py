@@ -81,8 +81,9 @@ def yield_the_cores(worker: int) -> None:
     """Of a process that reads data. Let rendering run only while the network waits: every layer waits for its
     slowest thread, so a renderer beside two compute threads cost 15 % more than its own time. And let the
     training process alone decide when to stop: Ctrl-C and a cluster's SIGTERM reach all of them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no third
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(19)
 

@@ -7,11 +7,9 @@ import difflib
 import io
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scd.types import UserError
@@ -48,9 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
         if command is None:
             return 0
+        from scd.cli.signals import polite_kills
         from scd.cli.terminal import quiet
 
-        with _polite_kills(), quiet(verbose):
+        # Processes that share the work of `data` end when it is killed; politely it would wait for them
+        polite = contextlib.nullcontext() if arguments[0] == "data" else polite_kills()
+        with polite, quiet(verbose):
             code = command.run() or 0
         sys.stdout.flush()  # where a closed pipe is noticed
         return code
@@ -69,27 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"scd: {line}", file=sys.stderr)
         return MENDABLE
-
-
-@contextlib.contextmanager
-def _polite_kills() -> Iterator[None]:
-    """Inside, SIGTERM and a terminal that is closed end a command as Ctrl-C does: what it has begun to write
-    vanishes. Where others answer to them (nohup, a program that calls `main`) they stay as they are."""
-    told: list[signal.Signals] = []
-    if threading.current_thread() is threading.main_thread():
-        known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # not on Windows
-        told = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in told:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in told:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from scd.cli.data import ready, with_kind
 from scd.cli.options import Train
+from scd.cli.signals import HANG_UP, answering
 from scd.cli.terminal import QUIET_SECONDS, no_bars_of_loading, progress
 from scd.config import PICTURES, PRESETS, SCRATCH, TRYON, TrainConfig
 from scd.types import UserError
@@ -235,12 +236,12 @@ def _reporter(
 
 @contextmanager
 def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C, or the first polite kill, is only noted, so that no file is cut off; a second
+    """Inside, the first Ctrl-C, polite kill or hang-up is only noted, so that no file is cut off; a second
     one acts at once. So does the first, until the function that this gives is called, after a step: before
     the first one latents may be encoded, for hours."""
     noted = asked = False
 
-    def note(*_) -> None:
+    def note() -> None:
         nonlocal noted
         if noted or not asked:
             raise KeyboardInterrupt
@@ -251,10 +252,5 @@ def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
         asked = True
         return noted
 
-    told = (signal.SIGINT, signal.SIGTERM)  # a cluster sends the second
-    before = [signal.signal(number, note) for number in told]
-    try:
+    with answering(note, [signal.SIGINT, signal.SIGTERM, *HANG_UP]):  # a cluster sends the second
         yield stopped
-    finally:
-        for number, handler in zip(told, before, strict=True):
-            signal.signal(number, handler)

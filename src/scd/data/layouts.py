@@ -81,17 +81,18 @@ class Layout:
         beside = self.root / MANIFEST
         source = beside if beside.exists() and not self.manifest.exists() else self.manifest
         root, here, home = (folder.resolve() for folder in (self.root, source.parent, self.manifest.parent))
-        before = read_manifest(source)
-        listed = (Path(os.path.normpath(here / name)) for name in before)
-        today = followed(listed, _root_in(source), root)
+        before, lay = read_manifest(source), _root_in(source)
+        named = Path(os.path.normpath(here / read_header(source).root))  # with the links that lead there
+
+        def written(name: str) -> Path:
+            path = Path(os.path.normpath(here / name))
+            return lay / path.relative_to(named) if path.is_relative_to(named) else path
+
+        today = followed([written(name) for name in before], lay, root)
 
         def now(name: str, there: Path) -> str:
             """The name, from `there`, of what is named from `here`."""
-            path = Path(os.path.normpath(here / name))
-            lies = today(path)
-            if lies == path:
-                return renamed(name, here, there)
-            return renamed(lies.relative_to(root).as_posix(), root, there)
+            return renamed(str(today(written(name))), here, there)
 
         entries = (
             replace(entry, clip=now(entry.clip, root), poses=now(entry.poses, home) if entry.poses else "")
@@ -123,8 +124,9 @@ def _root_in(manifest: Path) -> Path:
 
 def own_manifest(root: Path) -> Path:
     """A dataset's manifest: beside the media; in the user's cache folder where that cannot be written to."""
+    path = root / MANIFEST
     if os.access(root, os.W_OK):
-        return root / MANIFEST
+        return path.resolve() if path.is_symlink() else path
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / "data" / name / MANIFEST
 

@@ -240,8 +240,6 @@ def now_and_then(write: Callable[[], None]) -> Iterator[Callable[[], None]]:
 def renamed(name: str, here: Path, there: Path) -> str:
     """A path that is named from the folder `here` as it is named from `there`, with slashes. Both are
     resolved (links would make `..` lead elsewhere); links below them are left alone."""
-    if here == there:
-        return name
     path = os.path.join(here, name)
     try:
         return Path(os.path.relpath(path, there)).as_posix()
@@ -254,15 +252,20 @@ def is_outside(name: str) -> bool:
     return name.split("/")[0] == ".." or Path(name).is_absolute()
 
 
-def followed(paths: Iterable[Path], lay: Path, root: Path) -> Callable[[Path], Path]:
+def followed(paths: Sequence[Path], lay: Path, root: Path) -> Callable[[Path], Path]:
     """Where files lie today of a dataset that lay in `lay` and is in `root` now; `paths` are those that its
-    manifest lists. Nothing left there: it was moved. Else a file was copied that has one size in both places,
-    and what is gone lies where the other place has it. All others lie where they lay: of other datasets, or
-    of a folder of which the other is a part."""
+    manifest lists. Nothing left there, and something here: it was moved. Else a file was copied that has one
+    size in both places, and what is gone lies where the other place has it. All others lie where they lay: of
+    other datasets, or of a folder of which the other is a part."""
     if lay == root:
         return lambda path: path
     nested = lay.is_relative_to(root) or root.is_relative_to(lay)
-    moved = not nested and not any(path.exists() for path in paths if path.is_relative_to(lay))
+    names = [path.relative_to(lay) for path in paths if path.is_relative_to(lay)]
+    moved = (
+        not nested
+        and not any((lay / name).exists() for name in names)
+        and any((root / name).exists() for name in names)
+    )
 
     def today(path: Path) -> Path:
         if not path.is_relative_to(lay):

@@ -212,16 +212,22 @@ class _Known:
 
     def __init__(self, before: TryOnLayout, root: Path):
         self.resolve = lru_cache(maxsize=256)(Path.resolve)  # links are followed once a folder, which are few
-        listed = (path for pair in before.pairs for path in (pair.person, pair.garment))
-        today = followed(listed, before.root.resolve(), root.resolve())
+        listed = [path for pair in before.pairs for path in (pair.person, pair.garment)]
+        lay, here = before.root.resolve(), root.resolve()
+        today = followed(listed, lay, here)
 
-        def where_it_is(pair: TryOnPair) -> TryOnPair:
+        def here_too(path: Path) -> Path:
+            return here / path.relative_to(lay) if path.is_relative_to(lay) else path
+
+        def everywhere(pair: TryOnPair, where: Callable[[Path], Path]) -> TryOnPair:
             paths = {name: path for name in _PATHS if (path := getattr(pair, name)) is not None}
-            return replace(pair, **{name: today(path) for name, path in paths.items()})
+            return replace(pair, **{name: where(path) for name, path in paths.items()})
 
-        before = mapped(before, where_it_is)
+        # A held-out picture that was changed in the copy is held out there, too
+        self.held_out = {self.pictures(everywhere(pair, here_too)) for pair in before.paired}
+        before = mapped(before, lambda pair: everywhere(pair, today))
         self.pairs = {self.key(pair): pair for pair in before.pairs}
-        self.held_out = {self.pictures(pair) for pair in before.paired}
+        self.held_out |= {self.pictures(pair) for pair in before.paired}
 
     def key(self, pair: TryOnPair) -> tuple[Path, Path, str, bool]:
         return *self.pictures(pair), pair.category, pair.paired
