@@ -231,8 +231,12 @@ def test_readers_end_with_an_error():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_before_the_first_step_ctrl_c_acts_at_once(number):
     """Latents may be encoded before it, for hours."""
-    with pytest.raises(KeyboardInterrupt), _stopping_between_steps():
-        signal.raise_signal(number)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores one of them
+    try:
+        with pytest.raises(KeyboardInterrupt), _stopping_between_steps():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(
