@@ -37,12 +37,17 @@ def by_hand(manifest: Path, number: int, **values) -> None:
 # ---- clips ----
 
 
+def list_clips(scd, data: Path, manifest: Path) -> None:
+    """Their poses lie in the folder, and move with it; the manifest lies elsewhere."""
+    ready(DataConfig(kind="folder", root=str(data)))
+    scd("data", "prepare", "folder", data, "-o", manifest)
+
+
 @pytest.mark.parametrize("moved", [False, True], ids=["where it was", "moved"])
 def test_a_split_and_captions_by_hand_outlive_a_move(clips, tmp_path, no_detector, scd, moved):
     data = Path(shutil.copytree(clips, tmp_path / "data"))
     manifest = tmp_path / "lists/mine.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))  # poses lie in the folder, and move with it
-    scd("data", "prepare", "folder", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     by_hand(manifest, 0, split="test", caption="a dance")
     before = read_manifest(manifest)
     if moved:
@@ -333,8 +338,7 @@ def test_copied_clips_stay_held_out(clips, tmp_path, no_detector, scd):
     """Training goes on from a faster disk; the first copy stays where it was."""
     data = Path(shutil.copytree(clips, tmp_path / "data"))
     manifest = tmp_path / "mine.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))
-    scd("data", "prepare", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     by_hand(manifest, 0, split="test")
     copy = Path(shutil.copytree(data, tmp_path / "fast"))
     scd("data", "prepare", copy, "-o", manifest)
@@ -350,8 +354,7 @@ def test_a_manifest_in_a_linked_folder_keeps_its_root(clips, tmp_path, no_detect
     (tmp_path / "x").mkdir()
     (tmp_path / "x/link").symlink_to(tmp_path / "real/lists")
     manifest = tmp_path / "real/lists/m.jsonl"
-    ready(DataConfig(kind="folder", root=str(tmp_path / "real/data")))
-    scd("data", "prepare", tmp_path / "real/data", "-o", manifest)
+    list_clips(scd, tmp_path / "real/data", manifest)
     before = manifest.read_text()
     scd("data", "check", tmp_path / "x/link/m.jsonl")
     assert manifest.read_text() == before
@@ -366,8 +369,7 @@ def test_a_folder_around_a_dataset_is_not_its_new_place(clips, tmp_path, no_dete
     """part/0 stays held out, and the clip of its name beside part is another one."""
     data = Path(shutil.copytree(clips, tmp_path / "all/part"))
     manifest = tmp_path / "m.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))
-    scd("data", "prepare", "folder", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     by_hand(manifest, 0, split="test", caption="a dance")
     shutil.copytree(data / "0", tmp_path / "all/0")
     layout = find_clips(tmp_path / "all", "folder", manifest)
@@ -394,8 +396,7 @@ def test_another_dataset_with_the_same_names_is_another(clips, viton, tmp_path, 
     for number in range(10):
         lay(two, f"{number}", number % 3 + 4, num=20)
     manifest = tmp_path / "all.jsonl"
-    ready(DataConfig(kind="folder", root=str(one)))
-    scd("data", "prepare", "folder", one, "-o", manifest)
+    list_clips(scd, one, manifest)
     text = manifest.read_text()
     code, _, err = scd("data", "prepare", "folder", two, "-o", manifest)
     assert (code, manifest.read_text()) == (2, text)
@@ -419,8 +420,7 @@ def test_a_mount_point_that_stays_is_no_dataset(clips, tmp_path, no_detector, sc
     """And a bad clip was removed in the new place."""
     data = Path(shutil.copytree(clips, tmp_path / "mnt"))
     manifest = tmp_path / "m.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))
-    scd("data", "prepare", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     by_hand(manifest, 0, split="test")
     new = data.rename(tmp_path / "new")
     data.mkdir()
@@ -484,8 +484,7 @@ def test_a_name_by_hand_may_be_spelled_in_any_way(clips, tmp_path, no_detector, 
 def test_a_link_that_is_left_behind_leads_to_the_same_clips(clips, tmp_path, no_detector, scd):
     data = Path(shutil.copytree(clips, tmp_path / "a/data"))
     manifest = tmp_path / "lists/m.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))
-    scd("data", "prepare", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     by_hand(manifest, 0, split="test")
     new = data.rename(tmp_path / "b")
     data.symlink_to(new)
@@ -498,8 +497,7 @@ def test_a_link_that_is_left_behind_leads_to_the_same_clips(clips, tmp_path, no_
 def test_another_dataset_does_not_take_the_place_of_one_that_is_away(clips, tmp_path, no_detector, scd):
     data = Path(shutil.copytree(clips, tmp_path / "mnt/data"))
     manifest = tmp_path / "m.jsonl"
-    ready(DataConfig(kind="folder", root=str(data)))
-    scd("data", "prepare", data, "-o", manifest)
+    list_clips(scd, data, manifest)
     text = manifest.read_text()
     shutil.rmtree(tmp_path / "mnt")
     lay(tmp_path / "other", "x/0.mp4", 1, num=4)

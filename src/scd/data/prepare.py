@@ -11,14 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scd.data.layouts import Layout
-from scd.data.manifest import (
-    KEPT,
-    Entry,
-    in_the_dataset,
-    is_outside,
-    now_and_then,
-    require_all_listed,
-)
+from scd.data.manifest import KEPT, Entry, in_the_dataset, is_outside, now_and_then, require_all_listed
 from scd.data.workers import each
 from scd.media import content_hash, open_clip
 from scd.media.files import frame_files, is_whole
