@@ -35,6 +35,19 @@ def test_a_place_is_coded_where_it_lies(view):
     assert lengths.min() < 0.01
 
 
+def test_what_the_picture_does_not_hold_is_nowhere(view):
+    """An absent joint lies at (0, 0), score 0: no place of the body, nor half of a limb."""
+    joints, scores = view.pose.joints.copy(), view.pose.scores.copy()
+    joints[WRIST], scores[WRIST] = 0, 0
+    code = body.place_code(Pose(joints, scores, view.pose.size), 32)
+    whole = body.place_code(view.pose, 32)
+    assert code[0, 0].max() < 0.01
+    gone = [place for place in range(body.NUM_PLACES) if code[:, :, place].max() == 0]
+    assert WRIST in gone
+    assert len(gone) == 1 + sum(WRIST in limb for limb in body.LIMBS)
+    assert whole[:, :, gone].max((0, 1)).min() > 0
+
+
 def test_the_code_grows_with_the_person(view):
     """Twice as large a person, twice as wide a blur: codes of one body match at any distance."""
     joints = 0.5 + (view.pose.joints - 0.5) / 2

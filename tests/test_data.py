@@ -116,6 +116,11 @@ def test_the_three_layouts_are_told_apart(tmp_path, tiktok):
         (plain / name).touch()
     found = find_clips(plain)
     assert (found.kind, found.clips) == ("folder", ("b.MOV", "deep/er/a.webm", "frames"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.mp4").touch()
+    (plain / "linked").symlink_to(tmp_path / "elsewhere")
+    (plain / "deep" / "back").symlink_to(plain)
+    assert find_clips(plain).clips == ("b.MOV", "deep/er/a.webm", "frames", "linked/c.mp4")
 
 
 def test_a_tenth_is_held_out_ten_clips_at_most(tmp_path):
@@ -290,6 +295,8 @@ def test_a_manifest_by_hand_with_poses_of_others(tmp_path, no_detector):
     path.write_text('{"clip": "media/a", "poses": "a.json"}\n')
     layout = find_clips(path)
     (tmp_path / "a.json").write_text(json.dumps([frame]))
+    with pytest.raises(UserError, match=rf"{path}: 1 of 1 clips were .* run scd data prepare {path}"):
+        all_shots(layout, layout.entries(), layout.clips, Buckets(32))
     entries = find_all_poses(layout, survey(layout))
     text = rf"a\.json: has poses of 1 frames, media/a has 2; mend the file, or remove its name from {path} to"
     with pytest.raises(UserError, match=text):
@@ -590,7 +597,7 @@ def test_open_real_says_what_is_missing(tmp_path, no_detector, caplog):
     with pytest.raises(UserError, match=r"was not prepared yet; run scd data prepare"):
         open_real(config, 4)
     survey(find_clips(tmp_path))
-    with pytest.raises(UserError, match=r"the poses of 2 of 2 clips were not looked for yet; run scd"):
+    with pytest.raises(UserError, match=r"2 of 2 clips were not looked into yet, or not for poses; run scd"):
         open_real(config, 4)
     prepared(tmp_path, {"long": poses, "short": clip(2, 8)[1]})
     with caplog.at_level("WARNING", "scd"):
@@ -670,6 +677,21 @@ def test_num_pairs_counts_what_choose_can_choose(tiktok):
         for references, targets in [data.choose(shot, 1, np.random.default_rng(seed))]
     }
     assert len(chosen) == num_pairs(shot, 33) == 12
+
+
+def test_references_are_frames_of_their_own(tiktok):
+    """The same frame twice would only weigh more; where there is but one to choose, it comes twice."""
+    layout, entries, _ = tiktok
+    shot = all_shots(layout, entries, layout.clips, Buckets(64))[0]
+    for gap, distinct in ((20, 3), (35, 1)):
+        data = RealPictures([shot], 1, 1, gap=gap)
+        drawn = [data.choose(shot, 3, np.random.default_rng(seed))[0] for seed in range(60)]
+        assert min(len(set(references)) for references in drawn) >= min(distinct, 2)
+    data = RealPictures([replace(shot, usable=np.array([0, 35]))], 1, 1, gap=30)
+    assert {tuple(data.choose(data.shots[0], 2, np.random.default_rng(s))[0]) for s in range(20)} == {
+        (0, 0),
+        (35, 35),
+    }
 
 
 def test_the_preview_shows_what_training_sees(tiktok):

@@ -222,6 +222,7 @@ def test_predictions_are_the_test_set_or_nothing(written, tmp_path):
     first, second, third = pairs
     for name in (first.name, f"{second.name}_{second.garment.stem}", third.name):
         media.write_image(tmp_path / "them" / "deep" / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
+    (tmp_path / "them" / "deep" / "._00001.png").write_text("what a Mac leaves beside a picture")
     assert list(match_predictions(tmp_path / "them", pairs, pairs)) == pairs
     assert list(match_predictions(tmp_path / "them", pairs[:1], pairs)) == [first], "--limit 1"
     deep = tmp_path / "them" / "deep"

@@ -243,7 +243,8 @@ def test_a_training_list_of_other_garments_still_trains_on_the_own(viton):
 
 @pytest.fixture(scope="module")
 def dress_code(tmp_path_factory):
-    """Two people of each category, and what is drawn of them by name. The second has no mask."""
+    """Three people of each category, two of them to test with, and what is drawn of them by name. The first
+    has a mask."""
     root, truth = tmp_path_factory.mktemp("dress") / "DressCode", {}
     wanted = {"upper_body": "upper", "lower_body": "lower", "dresses": "dress"}
     for folder, kind in wanted.items():
@@ -251,7 +252,7 @@ def dress_code(tmp_path_factory):
         for seed in range(100, 200):
             garments = [g for g in outfit(seed).garments if g.kind == kind]
             scene = world.Scene.from_seed(seed)
-            if not garments or scene.fill > 1 or found == 2:
+            if not garments or scene.fill > 1 or found == 3:
                 continue
             view, number = scene.view(facing(scene, 1)[0], SIZE), f"{seed:06d}"
             truth[f"{folder}/{number}_0"] = view, garments[0]
@@ -269,10 +270,10 @@ def dress_code(tmp_path_factory):
             (place / "keypoints" / f"{number}_2.json").write_text(json.dumps({"keypoints": points.tolist()}))
             found += 1
         people = [name.split("/")[1][:-2] for name in truth if name.startswith(folder)]
-        own = "".join(f"{number}_0.jpg {number}_1.jpg\n" for number in people)
+        own = [f"{number}_0.jpg {number}_1.jpg\n" for number in people]
         crossed = f"{people[0]}_0.jpg\t{people[1]}_1.jpg\n{people[1]}_0.jpg\t{people[0]}_1.jpg\n"
-        (place / "train_pairs.txt").write_text(own)
-        (place / "test_pairs_paired.txt").write_text(own)
+        (place / "train_pairs.txt").write_text(own[2])
+        (place / "test_pairs_paired.txt").write_text("".join(own[:2]))
         (place / "test_pairs_unpaired.txt").write_text(crossed)
     return root, truth
 
@@ -281,8 +282,8 @@ def test_dress_code_reads_back_as_what_was_drawn(dress_code):
     root, truth = dress_code
     layout = find_pairs(root)
     assert (layout.kind, layout.problems) == ("dresscode", ())
-    assert [len(pairs) for pairs in (layout.training, layout.paired, layout.unpaired)] == [6, 6, 6]
-    assert {pair.name for pair in layout.training} == set(truth)
+    assert [len(pairs) for pairs in (layout.training, layout.paired, layout.unpaired)] == [3, 6, 6]
+    assert {pair.name for pair in (*layout.training, *layout.paired)} == set(truth)
     assert names(find_pairs(root.parent)) == names(layout)
     for pair in layout.pairs:
         view, garment = truth[pair.name]
@@ -302,7 +303,7 @@ def test_dress_code_reads_back_as_what_was_drawn(dress_code):
             np.testing.assert_array_equal(fitting.region, true_region([view], garment.kind))
         else:  # from the pose
             assert fitting.region[label(view, garment.kind)].mean() > 0.95
-    assert sum(pair.region is None for pair in layout.training) == 3
+    assert sum(pair.region is None for pair in layout.paired) == 3
 
 
 @pytest.fixture
@@ -320,10 +321,42 @@ def test_who_is_to_test_with_never_trains(broken_dress):
             path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
     layout = find_pairs(broken_dress)
     tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
-    assert len(tested) == len(layout.training) == 3
+    assert (len(tested), len(layout.training)) == (3, 6)
     assert not tested & {pair.person for pair in layout.training}
     assert [line.split(":")[0] for line in layout.problems] == ["upper_body", "lower_body", "dresses"]
-    assert "none to train with: 1 people whom no list names are to train with" in layout.problems[0]
+    assert "none to train with: 2 people whom no list names are to train with" in layout.problems[0]
+
+
+def test_lists_that_overlap_train_with_nobody_who_is_tested(broken_dress, tmp_path):
+    upper = broken_dress / "upper_body"
+    with (upper / "train_pairs.txt").open("a") as file:
+        file.write((upper / "test_pairs_paired.txt").read_text())
+    layout = find_pairs(broken_dress)
+    tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
+    assert layout.training
+    assert not tested & {pair.person for pair in layout.training}
+    assert "pairs to train with are left out, whose people are to test with" in layout.problems[-1]
+    path = tmp_path / "mine.jsonl"
+    person, garment = layout.paired[0].person, layout.paired[0].garment
+    row = {"person": str(person), "garment": str(garment)}
+    path.write_text("".join(json.dumps({**row, "split": split}) + "\n" for split in ("train", "test")))
+    assert find_pairs(path).training == ()
+
+
+def test_names_with_spaces_in_a_list(viton):
+    """Not two files, and not two words of one."""
+    for part in ("image", "cloth", "agnostic-mask", "openpose_json"):
+        for path in list((viton / "test" / part).iterdir()):
+            path.rename(path.with_name("anna " + path.name))
+    path = viton / "test_pairs.txt"
+    path.write_text("".join(
+        " ".join(f"anna {name}" for name in line.split()) + "\n" for line in path.read_text().splitlines()
+    ))  # fmt: skip
+    layout = find_pairs(viton)
+    assert layout.problems == ()
+    assert [pair.person.name[:5] for pair in layout.unpaired] == ["anna "] * 3
+    path.write_text(path.read_text().replace(".jpg anna", ".jpg\tanna"))
+    assert find_pairs(viton).unpaired == layout.unpaired
 
 
 @pytest.mark.parametrize("third", [True, False])
@@ -487,6 +520,20 @@ def test_check_counts_and_names(viton, capsys):
     assert f"1 of 5 people have no pose file, training sees no pose: {people[1].name}" in said
     assert f"train/openpose_json/{people[2].name}_keypoints.json is not a usable pose file" in said
     assert str(viton / "train") not in said
+
+
+def test_check_reports_what_broke_after_it_was_prepared(viton, capsys):
+    """Pictures are known by then, poses and masks are read anew."""
+    assert main(["data", "check", str(viton), "--size", "128"]) == 0
+    first, second, _ = find_pairs(viton).training
+    first.pose.write_text(first.pose.read_text()[:40])
+    media.write_image(second.region, np.zeros((*SIZE, 3), np.uint8), force=True)
+    capsys.readouterr()
+    assert main(["data", "check", str(viton), "--size", "128"]) == 0
+    said = capsys.readouterr().out
+    assert f"{first.pose.name} is not a usable pose file" in said
+    assert "18 rows" not in said, "that is DressCode's own format"
+    assert f"{second.region.name} is empty" in said or f"{second.region.name}: " in said
 
 
 def test_check_refuses_what_cannot_train(viton, capsys):

@@ -170,7 +170,7 @@ def test_a_folder_without_test_pairs_shows_those_of_training(start, broken, tmp_
     assert code == 0, err
     written = json.loads((tmp_path / "run" / "model" / "model_index.json").read_text())
     assert written["default_size"] == 80, "it paints at the size it learnt at, not at the network's 64"
-    assert f"scd: {broken}: no paired test pair can be used; the sheet shows training's\n" in err
+    assert f"scd: {broken}: the sheet shows the training, nothing held out (" in err
     assert (tmp_path / "run" / "samples" / "step-00000001.png").is_file()
 
 

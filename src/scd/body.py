@@ -74,15 +74,16 @@ class Directions:
 
 def place_code(pose: Pose, side: int) -> NDArray[np.float32]:
     """How near each cell of a (side, side) grid is to each place of the body: (side, side, 31), of length 1
-    on the body and falling to 0 around it."""
-    j = pose.joints[BODY]
+    on the body and falling to 0 around it. A place outside the picture is nowhere in it."""
+    j, seen = pose.joints[BODY], pose.scores[BODY] > 0
     top = 1.5 * j[0] - 0.5 * j[1]
     places = np.concatenate([j[:14], top[None], [(j[a] + j[b]) / 2 for a, b in LIMBS]])
-    trunk = max(float(np.linalg.norm(j[1] - (j[8] + j[11]) / 2)), 0.08)
+    there = np.concatenate([seen[:14], [seen[0] & seen[1]], [seen[a] & seen[b] for a, b in LIMBS]])
+    trunk = max(float(np.linalg.norm(j[1] - (j[8] + j[11]) / 2)), 0.08) if seen[[1, 8, 11]].all() else 0.2
     centres = (np.arange(side) + 0.5) / side
     cells = np.stack(np.meshgrid(centres, centres), -1)
     square = ((cells[:, :, None] - places) ** 2).sum(-1)
-    near = np.exp(-square / (2 * (WIDTHS * trunk) ** 2))
+    near = there * np.exp(-square / (2 * (WIDTHS * trunk) ** 2))
     length = np.linalg.norm(near, axis=-1, keepdims=True)
     return (near / np.maximum(length, 0.5)).astype(np.float32)
 

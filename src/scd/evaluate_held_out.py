@@ -58,7 +58,8 @@ def held_out_clips(layout: Layout, limit: int | None = None) -> list[str]:
     entries = layout.entries()
     clips = [clip for clip in layout.clips if clip in layout.held_out][:limit]
     if any(clip not in entries for clip in clips or layout.clips):
-        raise UserError(f"{layout.root}: was not prepared yet; run scd data prepare {layout.root}")
+        named = layout.listed_in or layout.root
+        raise UserError(f"{named}: was not prepared yet; run scd data prepare {named}")
     if not clips:
         raise UserError(
             f'{layout.root}: none of its {len(layout.clips)} clips is held out: write "split": "test" beside '

@@ -32,9 +32,9 @@ def sample_real(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]:
     pipe.set_progress_bar_config(disable=True)
     try:
         dataset = open_real(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
-    except UserError:
+    except UserError as error:
         dataset = open_real(config.data, 0, config.seed, config.overfit)
-        log.warning("%s: no held-out clip is long enough; the sheet shows training's", config.data.root)
+        log.warning("%s: the sheet shows the training, nothing held out (%s)", config.data.root, error)
     if config.data.frames > 1:
         return _clips(pipe, path, dataset, config.sample_pictures)
     pairs = _readable(lambda number: _pair(dataset, number), config.sample_pictures)
@@ -59,9 +59,9 @@ def sample_pairs(pipe: Any, path: Path, config: TrainConfig) -> dict[str, float]
     pipe.set_progress_bar_config(disable=True)
     try:
         dataset = open_tryon(config.data, 0, config.seed, config.overfit, held_out=not config.overfit)
-    except UserError:
+    except UserError as error:
         dataset = open_tryon(config.data, 0, config.seed, config.overfit)
-        log.warning("%s: no paired test pair can be used; the sheet shows training's", config.data.root)
+        log.warning("%s: the sheet shows the training, nothing held out (%s)", config.data.root, error)
     numbers = [i % len(dataset.pairs) for i in range(config.sample_pictures)]
     size = dataset.frames[numbers[0]]  # one sheet has one size
     fittings = _readable(lambda i: read_fitting(dataset.pairs[numbers[i]], size), len(numbers))

@@ -89,7 +89,8 @@ def match_predictions(
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; --predictions names one with a picture a pair")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file()):
+    there = (p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    for path in sorted(p for p in there if not p.name.startswith(".")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise UserError(f"{folder}: holds {found[name].name} and {path.name}: which of the two?")
@@ -188,6 +189,8 @@ def _read(pair: TryOnPair, size: tuple[int, int]) -> Subject | None:
         truth, worn = fitting.person if pair.paired else None, None
         if pair.truth is not None and not pair.paired:
             picture = read_image(pair.truth)
+            if picture.shape[:2] != fitting.placement.source_size:
+                raise UserError(f"{pair.truth}: is not of the size of {pair.person}, whose truth it is")
             truth = fitting.placement.apply(picture, border_colour(picture))
         if pair.labels is not None:
             there = read_image(pair.labels)[..., 0] == LABELS.index(pair.category)

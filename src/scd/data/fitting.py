@@ -151,9 +151,11 @@ def _first_frame(path: Path, size: tuple[int, int]) -> list[Pose]:
 def _dress_code_pose(path: Path, size: tuple[int, int]) -> Pose | None:
     """{"keypoints": [[x, y, score, number], ...]}: 18 joints in OpenPose's order, in pixels of 384 x 512, -1
     where absent. None for another format."""
-    text = read_bytes(path)
     try:
-        content = json.loads(text)
+        content = json.loads(read_bytes(path))
+    except ValueError:
+        return None  # the other formats' reader says what is wrong
+    try:
         if not isinstance(content, dict) or "keypoints" not in content:
             return None
         points = np.array(content["keypoints"], np.float32).reshape(NUM_BODY, -1)

@@ -170,9 +170,13 @@ def ubc(root: Path) -> Layout:
 
 
 def folder(root: Path) -> Layout:
-    """Videos and folders of frames, however deep."""
-    found = []
-    for place, folders, files in os.walk(root):
+    """Videos and folders of frames, however deep, behind links too."""
+    found, seen = [], set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        if (there := Path(place).resolve()) in seen:  # a link back: twice, or for ever
+            folders.clear()
+            continue
+        seen.add(there)
         within = [Path(place, f) for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT]
         folders[:] = sorted(f.name for f in within if not _is_run(f))
         names = [Path(place, f) for f in sorted(files) if not f.startswith(".")]

@@ -104,7 +104,9 @@ class RealPictures:
                 targets, usable - gap, side="right"
             )  # targets that each frame would cost
             left = len(targets) - near
-            references.append(int(rng.choice(usable[left >= min(self.num_targets, left.max())])))
+            fit = usable[left >= min(self.num_targets, left.max())]
+            others = np.setdiff1d(fit, references)  # r + r is no second reference
+            references.append(int(rng.choice(others if len(others) else fit)))
             targets = targets[np.abs(targets - references[-1]) >= gap]
         few = len(targets) < self.num_targets
         chosen = rng.choice(targets, self.num_targets, replace=few)

@@ -114,13 +114,15 @@ def all_shots(
 ) -> list[Shot]:
     """The shots of these clips in `buckets`, those that cannot be read left out. Raises
     UserError when poses were not looked for yet."""
-    missing = sum(lacks_poses(layout, entries[clip]) for clip in clips)
+    known = [entries[clip] for clip in clips]
+    missing = sum(lacks_poses(layout, one) or not (one.frames or one.error) for one in known)
     if missing:
+        named = layout.listed_in or layout.root
         raise UserError(
-            f"{layout.root}: the poses of {missing} of {len(clips)} clips were not looked for yet; "
-            f"run scd data prepare {layout.root}"
+            f"{named}: {missing} of {len(clips)} clips were not looked into yet, or not for poses; "
+            f"run scd data prepare {named}"
         )
-    readable = [entries[clip] for clip in clips if not entries[clip].error]
+    readable = [one for one in known if not one.error]
     return [shot for entry in readable for shot in shots_of(layout, entry, buckets)]
 
 

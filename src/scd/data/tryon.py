@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scd.data.layouts import own_manifest
@@ -129,7 +129,7 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             )
         if kind not in (None, listed):
             raise UserError(f"{path}: lists pairs of {listed}, not of {kind}: say {listed}")
-        return read_pairs(real(path))
+        return _apart(read_pairs(real(path)))
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")
     kind = kind or guess_tryon(path)
@@ -141,8 +141,22 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
     layout = TRYON_LAYOUTS[kind](path)
     manifest = own_manifest(layout.root)
     if manifest.is_file() and layout_in(manifest) == kind:
-        return with_guides(layout, read_pairs(manifest))
-    return layout
+        layout = with_guides(layout, read_pairs(manifest))
+    return _apart(layout)
+
+
+def _apart(layout: TryOnLayout) -> TryOnLayout:
+    """Without the training pairs of people who are to test with, whatever the lists say; told in a line."""
+    tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
+    training = tuple(pair for pair in layout.training if pair.person not in tested)
+    left_out = [pair.name for pair in layout.training if pair.person in tested]
+    if not left_out:
+        return layout
+    line = (
+        f"{len(left_out)} pairs to train with are left out, whose people are to test with: "
+        f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
+    )
+    return replace(layout, training=training, problems=(*layout.problems, line))
 
 
 @dataclass(frozen=True)
@@ -274,6 +288,10 @@ class _Lists:
         return found
 
 
+# Of a line of a list: file names, spaces in them, or single words
+_NAMES = re.compile(r"\S[^\t]*?\.(?:jpe?g|png|webp|bmp)(?=\s|$)|\S+", re.IGNORECASE)
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_").removesuffix("s")
 
@@ -290,7 +308,7 @@ def _read_list(path: Path) -> list[Row]:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
-        names = [Path(name).name for name in line.split()]
+        names = [Path(name).name for name in _NAMES.findall(line)]
         if not names:
             continue
         if len(names) < 2:

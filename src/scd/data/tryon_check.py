@@ -44,10 +44,12 @@ def check_pairs(
     good = [pair for _, pair in people if pair.size[0] and not pair.error]
     training = [pair for pair in layout.training if can_train(pair)]
     masks, poses = [p for p in good if p.region is None], [p for p in good if p.pose is None]
+    spoilt: list[str] = []
+    good = [pair for pair in good if _guides_are_read(pair, spoilt)]
     nobody = [p for p in good if p.pose is not None and not read_pose(p, p.size).scores.any()]
     copies = _copies(layout)
     small = [p for p in good if WORTH_A_WORD**2 * p.size[0] * p.size[1] < size**2]
-    problems = [*layout.problems, *broken, *copies]
+    problems = [*layout.problems, *broken, *spoilt, *copies]
     problems += _some(masks, good, "have no agnostic mask, the region is made from the pose")
     problems += _some(poses, good, "have no pose file, training sees no pose")
     problems += _some(nobody, good, "have a pose file without a person")
@@ -116,6 +118,16 @@ def _copies(layout: TryOnLayout) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def _guides_are_read(pair: TryOnPair, spoilt: list[str]) -> bool:
+    """Whether the pose can be read still; else a line more in `spoilt`."""
+    try:
+        read_pose(pair, pair.size)
+    except UserError as error:
+        spoilt.append(str(error))
+        return False
+    return True
+
+
 def _called(path: Path, layout: TryOnLayout) -> str:
     return str(path).removeprefix(f"{layout.root}{os.sep}")
 
@@ -128,16 +140,21 @@ def _some(lacking: Sequence[TryOnPair], everybody: Sequence[TryOnPair], what: st
 
 
 def _inverted(pairs: Sequence[TryOnPair]) -> list[str]:
-    """A line when most masks are white nearly everywhere."""
+    """A line when most masks are white nearly everywhere, and for each that cannot be read."""
     masked = [pair for pair in pairs if pair.region is not None]
     if not masked:
         return []
     some = [masked[i] for i in spread(LOOKED_INTO, len(masked))]
-    shares = [float(read_region(pair, empty_pose(pair.size), pair.size).mean()) for pair in some]
-    if float(np.median(shares)) > INVERTED:
+    shares, lines = [], []
+    for pair in some:
+        try:
+            shares.append(float(read_region(pair, empty_pose(pair.size), pair.size).mean()))
+        except UserError as error:  # it was right when the manifest was written
+            lines.append(str(error))
+    if shares and float(np.median(shares)) > INVERTED:
         share = f"{np.median(shares):.0%}"
-        return [f"masks are white in {share} of the picture: are they inverted? white = generate"]
-    return []
+        lines.append(f"masks are white in {share} of the picture: are they inverted? white = generate")
+    return lines
 
 
 def _shown(size: tuple[int, ...]) -> str:

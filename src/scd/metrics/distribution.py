@@ -75,7 +75,7 @@ class InceptionDistance:
     @torch.no_grad()
     def add(self, picture: NDArray[np.uint8], real: bool) -> None:
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
-        self.seen[real].append(self.features(pixels)[0].double().cpu().numpy())
+        self.seen[real].append(self.features(pixels)[0].cpu().double().numpy())
 
     def numbers(self) -> dict[str, float | None]:
         """None for sets of one."""
@@ -103,7 +103,7 @@ class VideoDistance:
         for start in range(len(pixels) - WINDOW + 1):
             window = pixels[start : start + WINDOW].float() / 127.5 - 1
             window = interpolate(window, (SIDE, SIDE), mode="bilinear", align_corners=False)
-            self.seen[real].append(self.features(window.transpose(0, 1)[None])[0].double().cpu().numpy())
+            self.seen[real].append(self.features(window.transpose(0, 1)[None])[0].cpu().double().numpy())
 
     def numbers(self) -> dict[str, float | int | None]:
         """None for fewer than two windows."""
