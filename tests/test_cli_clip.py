@@ -28,7 +28,7 @@ from scd.pipeline import SCDPipeline
 from scd.pose import detect
 from scd.pose.alignment import alignment
 from scd.pose.files import read_poses, write_poses
-from scd.types import BODY, PoseClip
+from scd.types import BODY, PoseClip, UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRAMES, FPS = 9, 12.5
@@ -203,7 +203,7 @@ def test_several_poses_of_a_file_become_what_the_name_says(animate, folder, view
     assert len(list(Path("there").glob("*.png"))) == FRAMES
     gone = replace(views[0].pose, scores=np.zeros_like(views[0].pose.scores))
     write_poses("second.npz", [[gone, views[0].pose]] * 3, FPS)
-    assert "second.npz: person 1 is in none of its 3 frames" in complaint(
+    assert "second.npz: none of its 3 frames shows person 1" in complaint(
         animate("second.npz", "--person", 1, "-o", "gone.mp4")
     )
     write_poses("one.npz", [[views[0].pose]])
@@ -688,3 +688,124 @@ def test_a_folder_of_the_users_beside_the_clip_stays(animate, folder):
     (folder / "out.mp4.work" / "thesis.txt").write_text("precious")
     assert animate("dance.mp4", "-o", "out.mp4")[0] == 0
     assert [path.name for path in (folder / "out.mp4.work").iterdir()] == ["thesis.txt"]
+
+
+def open_pose(*people, size=(96, 160)) -> str:
+    """A frame as OpenPose writes it."""
+    rows = [np.column_stack([p.joints[BODY] * size[::-1], p.scores[BODY]]).ravel().tolist() for p in people]
+    listed = [{"pose_keypoints_2d": row} for row in rows]
+    return json.dumps({"people": listed, "canvas_height": size[0], "canvas_width": size[1]})
+
+
+def aside(pose, x):
+    """The person half as large, its middle at x."""
+    joints = np.where(pose.scores[:, None] > 0, (pose.joints - 0.5) * 0.5 + (x, 0.5), 0).astype(np.float32)
+    return replace(pose, joints=joints, size=(96, 160))
+
+
+@pytest.mark.parametrize(("who", "x"), [("1", 0.25), ("2", 0.75), ("largest", 0.25)])
+def test_openpose_lists_people_in_any_order(animate, folder, views, monkeypatch, who, x):
+    """Whoever is chosen drives throughout; where one is missed, the others do not move up."""
+    (folder / "poses").mkdir()
+    for number, view in enumerate(views):
+        left, right = aside(view.pose, 0.25), aside(view.pose, 0.75)
+        left = replace(left, joints=np.where(left.joints > 0, (left.joints - 0.5) * 1.1 + 0.5, 0))
+        people = [right, left] if number % 3 else [left, right]
+        if number == 5:
+            people = [right if x < 0.5 else left]
+        (folder / "poses" / f"{number:03d}.json").write_text(open_pose(*people))
+    drives = []
+    monkeypatch.setattr("scd.cli.clip.make_drive", lambda seen, *_: drives.append(seen) or enough())
+
+    def enough():
+        raise UserError("enough")
+
+    said = animate("poses", "-o", "a.mp4", "--person", who)[2]
+    assert "enough" in said
+    assert ("number 1 from the left, is followed" in said) == (who == "largest")
+    necks = [None if one.pose is None else one.pose.joints[1, 0] for one in drives[0]]
+    assert necks[5] is None
+    assert all(abs(neck - x) < 0.1 for neck in necks if neck is not None)
+
+
+def test_advice_counts_from_the_clips_own_beginning(animate, folder, detector, monkeypatch):
+    """Nobody in the first second of the part: what is advised is a time of the whole clip."""
+    blank = [np.zeros((64, 64, 3), np.uint8)] * 20
+    media.write_clip("long.mp4", blank, 10)
+    found = detector.detect
+    monkeypatch.setattr(detector, "detect", lambda image: found(image) if detector.calls > 12 else counted())
+
+    def counted():
+        detector.calls += 1
+        return []
+
+    detector.calls = 0
+    given = ("long.mp4", "--reference-pose", "poses.npz", "--start", 0.5, "-o", "a.mp4")
+    said = complaint(animate(*given))
+    assert "of long.mp4 from 0.50 s on" in said
+    assert "begin later (--start 1.8" in said
+
+
+@pytest.mark.parametrize("options", [(), ("--start", 0.05), ("--fps", 10), ("--fps", 24)])
+def test_a_pose_file_drives_as_its_video_does(animate, folder, views, monkeypatch, options):
+    """The same frames are taken of both, whatever part and rate is asked for."""
+    taken = []
+    for number, view in enumerate(views):  # told apart by a number in a corner, and by a joint
+        view.image[:8, :8] = 20 * number
+    media.write_clip("numbered", (v.image for v in views), FPS)
+    joints = [replace(v.pose, joints=np.full_like(v.pose.joints, 0.05 * i)) for i, v in enumerate(views)]
+    write_poses("numbered.npz", [[pose] for pose in joints], FPS)
+
+    def see(clip, *_):
+        taken.append([round(frame[4, 4, 0] / 20) for frame in clip])
+        raise UserError("enough")
+
+    monkeypatch.setattr("scd.cli.clip.find_poses", see)
+    monkeypatch.setattr(
+        "scd.cli.clip.make_drive",
+        lambda seen, *_: taken.append([round(s.pose.joints[0, 0] / 0.05) for s in seen]) or see([]),
+    )
+    for driver in ("numbered", "numbered.npz"):
+        animate(driver, "-o", "a.mp4", *options)
+    assert taken[0] == taken[1]
+    assert len(set(taken[0])) > 5
+
+
+def test_results_do_not_become_frames(animate, folder, views):
+    media.write_clip("frames", (v.image for v in views), FPS)
+    said = complaint(animate("frames", "-o", "frames/out.mp4", "--sheet"))
+    assert "frames/out-sheet.png: would count as a frame of frames" in said
+    assert animate("frames", "-o", "frames/out.mp4", "--max-frames", 2)[0] == 0, "a video is no frame"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("poses.npz", "--fps", 1e-9), "--fps 1e-09: give at least 0.01"),
+        (("dance.mp4", "--canvas", "wide"), "--canvas wide"),
+        (("none.npz",), "none.npz holds no frames"),
+    ],
+)
+def test_slips_of_clips_are_one_line(animate, folder, detector, arguments, text):
+    write_poses("none.npz", [], 10, size=(8, 8))
+    assert text in complaint(animate(*arguments, "-o", "a.mp4"))
+
+
+def test_one_frame_becomes_any_clip(animate, folder, views):
+    Image.fromarray(views[0].image).save("one.gif")
+    assert animate("one.gif", "-o", "a.gif")[0] == 0
+    assert media.open_clip("a.gif").num_frames == 1
+
+
+def test_of_a_reference_pose_the_first_frame_counts(animate, folder, person):
+    """In pictures as in clips: who left the frame later is no matter."""
+    empty = replace(person.pose, scores=np.zeros_like(person.pose.scores))
+    write_poses("me.npz", [[person.pose], [empty]], 10)
+    write_poses("you.npz", [[person.pose]], 10)
+    for name in ("a.png", "a.mp4"):
+        code, _, err = animate("you.npz", "--reference-pose", "me.npz", "-o", name)
+        assert code == 0, err
+    write_poses("gone.npz", [[empty], [person.pose]], 10)
+    assert "its first frame shows nobody" in complaint(
+        animate("you.npz", "--reference-pose", "gone.npz", "-o", "b.png")
+    )

@@ -7,7 +7,16 @@ import pytest
 
 from scd.pose.likeness import clothes, histogram, is_cut, likeness, thumbnail
 from scd.pose.skeleton import bounding_box
-from scd.pose.track import ENLARGE, Seen, from_frames, square_around, to_frames, track_person
+from scd.pose.track import (
+    ENLARGE,
+    PATIENCE,
+    Seen,
+    follow,
+    from_frames,
+    square_around,
+    to_frames,
+    track_person,
+)
 from scd.types import BODY, NUM_JOINTS, Pose, UserError
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 220)
@@ -358,3 +367,30 @@ def test_a_cut_between_two_drawn_scenes(mediapipe):
     seen = list(track_person(iter([*clips[0], *clips[1]]), mediapipe))
     assert all(one.pose is not None for one in seen)
     assert [bool(one.people) for one in seen] == [True, False, False, False, True, False, False, False]
+
+
+def test_poses_without_pictures_are_followed_in_any_order():
+    """The nearest from frame to frame; a gap where the person is not; after 15 frames whoever is largest."""
+    first, second = (posed(x) for x in (40, 120))
+    frames = [[second, first], [first, second], [second], [posed(44), second], [], [second, posed(48)]]
+    assert [round(p.joints[1, 0] * 160) if p else None for p in follow(frames, 1)] == [
+        40,
+        40,
+        None,
+        44,
+        None,
+        48,
+    ]
+    assert [round(p.joints[1, 0] * 160) if p else None for p in follow(frames, 2)] == [120] * 4 + [None, 120]
+    away = [[first, second], *[[second]] * (PATIENCE + 2)]
+    assert [p is None for p in follow(away, 1)] == [False, *[True] * PATIENCE, False, False]
+    assert "the first with people, shows 2 person(s): --person 3" in error_of(follow, frames, 3)
+    assert follow([[], []]) == [None, None]
+
+
+def posed(x) -> Pose:
+    """Standing, with the middle at x of 160 pixels."""
+    joints, scores = np.zeros((NUM_JOINTS, 2), np.float32), np.zeros(NUM_JOINTS, np.float32)
+    joints[BODY] = (STANDING - 0.5) * (24 / 160, 60 / 96) + (x / 160, 0.5)
+    scores[BODY] = 1
+    return Pose(joints, scores, (96, 160))

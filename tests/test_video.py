@@ -157,6 +157,30 @@ def test_a_frame_stays_until_the_next_one():
     assert "".join(on_grid(zip(times, "abcd", strict=True), timing, 0.3, Fraction(5), 4)) == "abbb"
 
 
+def test_uneven_frames_are_not_shown_before_their_turn():
+    """A frame of 40 ms before one of 120: the nearest is taken, and never one of a later step."""
+    steps = np.array([40, 120, 40, 200, 80] * 4) / 1000
+    times = [0.0, *np.cumsum(steps)[:-1].tolist()]
+    timing = timing_of(times, steps[-1])
+    number = round(timing.end * timing.rate)
+    shown = list(on_grid(zip(times, range(20), strict=True), timing, 0.0, timing.rate, number))
+    points = np.arange(number) / float(timing.rate)
+    nearest = np.abs(points[:, None] - times).argmin(1)
+    on_show = np.searchsorted(times, points, side="right") - 1
+    assert shown[0] == 0
+    assert all(one in pair for one, *pair in zip(shown, nearest, on_show, strict=True))
+    assert max(times[one] - at for one, at in zip(shown, points, strict=True)) < 0.5 / float(timing.rate)
+
+
+@pytest.mark.parametrize("fps", [60, 120, 240])
+def test_fast_webp_lasts_as_long(tmp_path, fps):
+    """Readers take 10 ms and less for 100: such frames are left out."""
+    frames = [np.full((16, 16, 3), 5 * i, np.uint8) for i in range(fps // 5)]
+    write_clip(tmp_path / "a.webp", frames, fps)
+    clip = open_clip(tmp_path / "a.webp")
+    assert clip.num_frames / float(clip.rate) == pytest.approx(0.2, abs=0.02)
+
+
 # ---- videos of all kinds ----
 
 KINDS = {

@@ -20,7 +20,7 @@ from scd.pose.alignment import Alignment, alignment
 from scd.pose.draw import draw_pose
 from scd.pose.preview import scaled, side_by_side
 from scd.pose.retarget import FaceMode, retarget, with_face
-from scd.pose.smooth import fill_gaps, in_words, one_euro
+from scd.pose.smooth import fill_gaps, in_words, one_euro, part_named
 from scd.pose.track import Seen
 from scd.tryon import read_garments
 from scd.types import Picture, Pose, PoseClip
@@ -51,17 +51,19 @@ def make_drive(
     proportions: Literal["reference", "driver"] = "reference",
     face: FaceMode = "full",
     name: str = "the driving clip",
+    start: float = 0.0,
 ) -> Drive:
     """Gaps filled, trembling filtered, and the motion brought to the body of the reference.
 
     Of several references the first gives place and proportions, unless another fits the driver clearly
     better (a portrait first, the whole person second). Logs, in one line each, which one that was, frames
     that were filled and what stands against a good match. Raises UserError for long gaps, or when the two
-    share no limb.
+    share no limb. `start`: where the part of the clip `name` begins that was seen, in seconds.
     """
-    filled = fill_gaps(PoseClip.from_poses([one.pose for one in seen], fps), name_for_errors=name)
+    clip = PoseClip.from_poses([one.pose for one in seen], fps)
+    filled = fill_gaps(clip, name_for_errors=name, start=start)
     if filled.frames:
-        log.warning("%s: nobody found in %s; filled in", name, in_words(filled.frames))
+        log.warning("%s: nobody found in %s; filled in", part_named(name, start), in_words(filled.frames))
     driving = one_euro(filled.clip) if smooth else filled.clip
     matches = [alignment(driving, pose) for pose in reference_poses]
     best = max(range(len(matches)), key=lambda i: matches[i].score + CLEARLY * (i == 0))

@@ -39,7 +39,8 @@ from scd.cli.job import parse_person, require_apart, require_free
 from scd.cli.models import identity, load_pipeline, lora_file, require_same
 from scd.cli.options import Animate, ModelOptions
 from scd.cli.terminal import progress
-from scd.cli.where import detector_if_there, note_people
+from scd.cli.where import detector_if_there, note_garments
+from scd.media.files import PICTURES
 from scd.media.picture import settings_beside
 from scd.pose.draw import draw_pose
 from scd.pose.find import find_poses
@@ -77,7 +78,7 @@ def animate_clip(
     with progress("finding poses", None):
         poses = reference_poses(options, images, options.detector)
         if garments:
-            note_people(options.garment, garments, detector_if_there(options.detector))
+            note_garments(options.garment, garments, detector_if_there(options.detector))
     source = open_driving(options, person)
     drive = _drive(options, source, person, poses, progress)
     if files.preview is not None:
@@ -143,6 +144,9 @@ def _files(options: Animate, references: Sequence[Path]) -> _Files:
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*references, *given, *options.garment, *options.poses])
+    for path in results:  # --like and the next run would take it for a frame
+        if path.parent.resolve() == options.poses[0].resolve() and path.suffix.lower() in PICTURES:
+            raise UserError(f"{path}: would count as a frame of {options.poses[0]}: choose another folder")
     if len({path.resolve() for path in results}) < len(results):
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)
@@ -161,7 +165,7 @@ def _drive(
             seen = find_poses(source.clip, options.detector, person, advance)
     return make_drive(
         seen, float(source.rate), poses, not options.no_smooth, options.proportions, options.face,
-        str(source.path),
+        str(source.path), source.start,
     )  # fmt: skip
 
 

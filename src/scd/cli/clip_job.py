@@ -15,11 +15,12 @@ from scd.animate import Drive
 from scd.cli.job import (
     CLIP_KIND,
     Person,
+    chosen,
+    first_pose,
     identity_of,
     is_pose_file,
     merged_model,
     parse_canvas,
-    place_of,
     reading_record,
     require_same_shape,
     unchanged,
@@ -28,7 +29,7 @@ from scd.cli.job import (
 from scd.cli.models import settings_of
 from scd.cli.options import Animate
 from scd.media.files import PICTURES, RATE_FILE, VIDEOS
-from scd.media.timing import exact_rate, part_of
+from scd.media.timing import Timing, exact_rate, on_grid, part_of
 from scd.pose import detect
 from scd.pose.files import read_poses
 from scd.pose.track import Seen
@@ -72,8 +73,8 @@ def drives_a_clip(options: Animate) -> bool:
         if out.is_dir() and not (out / RATE_FILE).is_file():
             return False  # pictures are put into it
         return len(read_poses(path, parse_canvas(options.canvas)).frames) > 1
-    if path.suffix.lower() in ANIMATIONS and ending in (*STILLS, *VIDEO):
-        return ending in VIDEO  # of a single frame too; a still shows the first frame's pose
+    if path.suffix.lower() in ANIMATIONS and ending in (*STILLS, *MOVES):
+        return ending in MOVES  # of a single frame too; a still shows the first frame's pose
     clip = is_clip(path)
     if not clip and ending in MOVES:
         if not path.exists():
@@ -136,7 +137,9 @@ def repeated(options: Animate, record: Mapping[str, Any]) -> Animate:
 
 
 def settled(options: Animate) -> Animate:
-    """The options with what nobody said at its default: what a record keeps is said."""
+    """The options with what nobody said at its default: what a record keeps is said. Raises UserError for a
+    canvas that is none, needed or not."""
+    parse_canvas(options.canvas)
     return replace(
         options, person=options.person or "largest", detector=options.detector or "mediapipe",
         face=options.face or "full", proportions=options.proportions or "reference",
@@ -209,30 +212,30 @@ def open_driving(options: Animate, person: Person) -> Source:
         clip = media.open_clip(driving, options.start, options.end, options.fps, options.max_frames)
         return Source(driving, clip.rate, clip, None)
     file = read_poses(driving, parse_canvas(options.canvas))
-    place = place_of(person, file.frames)
+    if not file.frames:
+        raise UserError(f"{driving} holds no frames: give a pose file with one at least")
     # A file that does not say its rate has the one that is asked for
     rate = exact_rate(file.fps or POSE_FPS if options.fps is None else options.fps)
     own = exact_rate(file.fps) if file.fps else rate
-    start, num = part_of(
-        driving, float(len(file.frames) / own), rate, options.start, options.end, options.max_frames
-    )
-    shown_at = (int((start + number / rate) * own + 1e-6) for number in range(num))
-    frames = [file.frames[min(number, len(file.frames) - 1)] for number in shown_at]
-    if not any(place < len(frame) and frame[place].scores.any() for frame in frames):
-        raise UserError(f"{driving}: person {place + 1} is in none of its {len(frames)} frames")
-    shown = [frame[place] if place < len(frame) else None for frame in frames]
-    return Source(driving, rate, None, [Seen(p if p and p.scores.any() else None) for p in shown])
+    length = float(len(file.frames) / own)
+    start, num = part_of(driving, length, rate, options.start, options.end, options.max_frames)
+    times = [number / float(own) for number in range(len(file.frames))]
+    timing = Timing(times, length, own)
+    # As of the video that it may have been found in
+    shown = list(on_grid(zip(times, file.frames, strict=True), timing, start, rate, num))
+    poses = chosen(driving, person, shown)
+    if not any(poses):
+        whom = "anybody" if person == "largest" else f"person {person}"
+        raise UserError(f"{driving}: none of its {len(shown)} frames shows {whom}")
+    return Source(driving, rate, None, [Seen(pose) for pose in poses])
 
 
 def reference_poses(options: Animate, images: list[Any], detector: str) -> list[Pose]:
     """The poses of the reference pictures; a pose file may give the first's. Raises UserError."""
     poses: list[Pose] = []
     if options.reference_pose is not None:
-        frame = read_poses(options.reference_pose, parse_canvas(options.canvas)).frames[:1]
-        place = place_of("largest", frame)  # --person is the driver's
-        if not frame or place >= len(frame[0]) or not frame[0][place].scores.any():
-            raise UserError(f"{options.reference_pose}: its first frame shows nobody")
-        poses = [frame[0][place]]
+        # --person is the driver's
+        poses = [first_pose(options.reference_pose, "largest", parse_canvas(options.canvas))]
         require_same_shape(poses[0], images[0], references(options)[0])
     for image, path in list(zip(images, references(options), strict=True))[len(poses) :]:
         advice = "--reference-pose FILE, or the picture cropped, chooses another"  # --person is the driver's

@@ -21,6 +21,7 @@ from scd.media.files import exists_already, require_replaceable_folder
 from scd.media.picture import settings_beside
 from scd.pose.files import read_poses
 from scd.pose.skeleton import pose_scale
+from scd.pose.track import follow
 from scd.types import Person, Pose, UserError
 
 KIND, CLIP_KIND = "animate", "animate-clip"  # of a record; `scd world` writes "world"
@@ -95,7 +96,7 @@ def _plan(options: Animate, old: dict[str, Any]) -> Job:
     require_free(results, options.force)
     return Job(
         reference=reference,
-        reference_pose=frames_of(reference_pose, person, size, True)[:1] if reference_pose else None,
+        reference_pose=[first_pose(reference_pose, person, size)] if reference_pose else None,
         poses=poses,
         garments=garments,
         num=num,
@@ -146,28 +147,48 @@ def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None, alone:
     """The chosen person in all frames of a pose file; `alone`: of a single person no number is asked. Raises
     UserError when a frame does not show them."""
     frames = read_poses(path, canvas).frames
-    single = alone and max(map(len, frames), default=0) == 1
-    place = 0 if single else place_of(person, frames)
-    for number, frame in enumerate(frames, 1):
-        if not any(pose.scores.any() for pose in frame):
+    poses = chosen(path, _asked(person, frames, alone), frames)
+    for number, (pose, frame) in enumerate(zip(poses, frames, strict=True), 1):
+        if not any(one.scores.any() for one in frame):
             raise UserError(f"{path}: frame {number} of {len(frames)} shows nobody")
-        if place >= len(frame) or not frame[place].scores.any():
+        if pose is None:
+            whom = "the person of the frames before" if person == "largest" else f"person {person}"
             raise UserError(
-                f"{path}: frame {number} of {len(frames)} does not show person {place + 1}: "
-                "choose another --person"
+                f"{path}: frame {number} of {len(frames)} does not show {whom}: choose another --person"
             )
-    return [frame[place] for frame in frames]
+    return [pose for pose in poses if pose is not None]
 
 
-def place_of(person: Person, frames: Sequence[Sequence[Pose]]) -> int:
-    """The chosen person's place in every frame of a pose file, from 0. "largest" is decided once for the
-    whole file: the same place in a file is the same person."""
-    if person != "largest":
-        return person - 1
-    people = range(max((len(frame) for frame in frames), default=0))
-    return max(
-        people, key=lambda p: sum(pose_scale(frame[p]) for frame in frames if p < len(frame)), default=0
-    )
+def first_pose(path: Path, person: Person, canvas: tuple[int, int] | None) -> Pose:
+    """The chosen person in a pose file's first frame; the others are not asked. Raises UserError."""
+    frame = read_poses(path, canvas).frames[:1]
+    if not any(pose.scores.any() for people in frame for pose in people):
+        raise UserError(f"{path}: its first frame shows nobody")
+    (pose,) = chosen(path, _asked(person, frame, True), frame)
+    if pose is None:
+        raise UserError(f"{path}: its first frame does not show person {person}: choose another --person")
+    return pose
+
+
+def _asked(person: Person, frames: Sequence[Sequence[Pose]], alone: bool) -> Person:
+    """Where nobody else is in a file, a number means nothing."""
+    return "largest" if alone and max(map(len, frames), default=0) == 1 else person
+
+
+def chosen(path: Path, person: Person, frames: Sequence[Sequence[Pose]]) -> list[Pose | None]:
+    """The chosen person in each frame of a pose file; None = not shown.
+
+    In our own .npz the same place is the same person, the number is that place, and "largest" is decided once
+    for the whole file. Other tools' JSON lists whom they find in any order: there a person is followed.
+    """
+    if path.suffix.lower() != ".npz" and max(map(len, frames), default=0) > 1:
+        return follow(frames, person, str(path))
+    if person == "largest":
+        places = range(max(map(len, frames), default=0))
+        sizes = [sum(pose_scale(frame[p]) for frame in frames if p < len(frame)) for p in places]
+        person = 1 + max(places, key=sizes.__getitem__, default=0)
+    of_place = [frame[person - 1] if person <= len(frame) else None for frame in frames]
+    return [pose if pose is not None and pose.scores.any() else None for pose in of_place]
 
 
 def is_of_shape(pose: Pose, image: NDArray[np.uint8]) -> bool:

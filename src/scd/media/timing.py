@@ -16,6 +16,7 @@ from scd.types import UserError
 DEFAULT_RATE = Fraction(30)  # frames per second where nothing says so: a folder of frames, a single picture
 
 FASTEST = 1000  # frames per second that may be asked for: cameras of slow motion have up to 960
+SLOWEST = 0.01  # likewise; a file itself may have a frame an hour
 _LONGEST_STEP = 60.0  # seconds
 _NTSC = Fraction(1000, 1001)
 _COMMON = sorted(
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 def exact_rate(fps: float | Fraction) -> Fraction:
     """Frames per second as the fraction that is meant: 29.97 is 30000/1001, 23.976 is 24000/1001.
 
-    UserError when it is not above 0; a number that is no Fraction may not be above 1,000.
+    UserError when it is not above 0; a number that is no Fraction is from 0.01 to 1,000.
     """
     if not isfinite(fps) or fps <= 0:
         raise UserError(f"--fps {float(fps):g}: give a number of frames per second above 0")
@@ -37,6 +38,8 @@ def exact_rate(fps: float | Fraction) -> Fraction:
         return fps
     if fps > FASTEST:
         raise UserError(f"--fps {fps:g}: give at most {FASTEST} frames per second")
+    if fps < SLOWEST:
+        raise UserError(f"--fps {fps:g}: give at least {SLOWEST} frames per second")
     whole = round(fps * 1.001)
     if abs(fps * 1.001 - whole) < 5e-4:  # 23.976, 29.97, 59.94 and 119.88 miss by 2e-5 to 1.2e-4
         return whole * _NTSC
@@ -115,22 +118,23 @@ def _fraction(rate: float, largest: int = 1001) -> Fraction:
 def on_grid(
     frames: Iterable[tuple[float, Item]], timing: Timing, start: float, rate: Fraction, num_frames: int
 ) -> Iterator[Item]:
-    """The frame on show at start + k / rate seconds, for k below `num_frames`; frames repeat or are left out.
+    """The frame at start + k / rate seconds, for k below `num_frames`; frames repeat or are left out.
 
-    `frames` come with their times, from `start` or before. Times may be off by half a step of the finer
-    rate: so a clip read at its own rate gives each frame once, however its clock trembles. Frames that
-    `timing` promised and that do not come (a broken file) make the result shorter.
+    `frames` come with their times, from `start` or before. A frame counts from halfway after the one before
+    it on, but not from more than half a step of the finer rate before its time: so a clip read at its own
+    rate gives each frame once, however its clock trembles. Frames that `timing` promised and that do not
+    come (a broken file) make the result shorter.
     """
     step, own = 1 / float(rate), 1 / float(timing.rate)
-    early = start + min(step, own) / 2
-    index, time, shown = 0, 0.0, None
+    index, time, last, shown = 0, 0.0, 0.0, None
     for time, frame in frames:
+        early = start + min(step, own, time - last) / 2
         while shown is not None and index < num_frames and index * step + early < time:
             yield shown
             index += 1
         if index == num_frames:
             return
-        shown = frame
+        shown, last = frame, time
     if time + own / 2 < timing.times[-1]:
         num_frames = min(num_frames, round((time + own - start) / step))
     while shown is not None and index < num_frames:

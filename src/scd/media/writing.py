@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from scd.media.files import RATE_FILE, replacing, replacing_folder
-from scd.media.picture import settings_beside
+from scd.media.picture import forget_settings, settings_beside
 from scd.media.sound import sound_into
 from scd.media.timing import exact_rate
 from scd.media.video import ACCURATE
@@ -30,6 +30,7 @@ _SECONDS_PER_KEY_FRAME = 2  # players can only jump to key frames
 _BT709, _LIMITED_RANGE = 1, 1  # ITU-T H.273; said in the file, because players guess differently
 _CENTISECOND = Fraction(1, 100)  # the clock of a GIF
 _FASTEST_GIF = 2  # centiseconds: browsers show frames of 1 for 10
+_FASTEST_WEBP = Fraction(11, 1000)  # seconds: likewise, in milliseconds
 
 
 def write_clip(
@@ -46,7 +47,8 @@ def write_clip(
     The name's ending chooses. .mp4, .m4v and .mov are mp4 with H.264 (yuv420p, BT.709, index in front) at
     exactly `fps`; an odd side grows by one pixel that repeats the last one, which is kinder than losing one.
     .gif has one palette for all frames and delays in whole 1/100 s (over 50 frames per second some are left
-    out), .webp is lossy at quality 90, and joins equal frames. A name without ending is a folder of PNG:
+    out; of WebP over 90), .webp is lossy at quality 90, joins equal frames, and forgets how long one lasts
+    that stands still throughout. A name without ending is a folder of PNG:
     000000.png and on, and clip.json with the rate, which `open_clip` reads.
 
     The H.264 kinds take the sound of `audio_from` (a video or audio file; no sound in it is no error) from
@@ -80,7 +82,9 @@ def write_clip(
             if isinstance(error, OSError):
                 raise
             raise UserError(f"{path} cannot be written: {error.strerror}") from None
-        if sidecar is not None and text is not None:
+        if sidecar is None or text is None:
+            forget_settings(path)
+        else:
             sidecar.write_text(text, encoding="utf-8")
     return num_frames
 
@@ -136,12 +140,15 @@ def _even(frame: Picture) -> Picture:
 
 
 def _write_webp(path: Path, frames: Iterator[Picture], rate: Fraction, *_: Any) -> int:
-    number, first = 0, next(frames)
+    number, first, shown = 0, next(frames), None
     with av.open(f"file:{path}", "w", format="webp", options={"loop": "0"}) as output:
         stream: Any = output.add_stream("libwebp_anim", rate, options={"quality": "90"})
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "bgra"
         for number, frame in enumerate(chain([first], frames), 1):
+            if shown is not None and (number - 1 - shown) / rate < _FASTEST_WEBP:
+                continue
+            shown = number - 1
             picture = av.VideoFrame.from_ndarray(frame, "rgb24").reformat(format="bgra")
             picture.pts, picture.time_base = number - 1, 1 / rate
             output.mux(stream.encode(picture))

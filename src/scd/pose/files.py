@@ -31,6 +31,7 @@ from scd.types import (
 FORMAT = "scd-pose-1"
 FARTHEST = 100  # widths and heights of the picture: a joint beyond is no joint
 LARGEST = 65535  # pixels a side, as JPEG's
+CENTRED = 0.1  # of the joints to the left of the picture, and above it: 0 is its middle
 
 # OpenPose's 25 body points without the middle of the hips and the feet are the 18 of its older model, in the
 # same order.
@@ -52,9 +53,7 @@ _Points = NDArray[np.float32]  # (128, 3): x, y, score; of many people (..., 128
 class PoseFile:
     """The poses of a clip, or of one picture (one frame)."""
 
-    frames: list[
-        list[Pose]
-    ]  # T frames with the people in each; the same place in the list is the same person
+    frames: list[list[Pose]]  # T frames with the people in each; an .npz has them in the same places
     size: tuple[int, int]  # (height, width) of the pictures in pixels
     fps: float = 0.0  # frames per second; 0 = the file does not say
 
@@ -206,7 +205,7 @@ def _from_json(path: Path, data: bytes, size: tuple[int, int] | None) -> PoseFil
                 "give the size (--canvas WIDTHxHEIGHT)",
             )
         sizes.add(frame_size)
-        frames.append([_pose(path, person, frame_size) for person in _as_fractions(people, frame_size)])
+        frames.append([_pose(path, person, frame_size) for person in _as_fractions(path, people, frame_size)])
     if len(sizes) > 1:
         _wrong(path, f"its frames have different sizes: {sorted(sizes)}")
     return PoseFile(frames, sizes.pop())
@@ -220,12 +219,17 @@ def _canvas(path: Path, entry: dict[str, Any]) -> tuple[int, int] | None:
         isinstance(height, int | float) and isinstance(width, int | float) and height >= 1 and width >= 1
     ):
         _wrong(path, f"its canvas is {width!r} by {height!r} pixels")
+    if max(height, width) > LARGEST:
+        _wrong(path, f"its canvas is {width!r} by {height!r} pixels")
     return int(height), int(width)
 
 
-def _as_fractions(people: list[_Points], size: tuple[int, int]) -> list[_Points]:
+def _as_fractions(path: Path, people: list[_Points], size: tuple[int, int]) -> list[_Points]:
     """Some writers store pixels, some fractions: with all coordinates within 2, people were 2 pixels tall."""
-    largest = max((float(np.abs(p[p[:, 2] > 0, :2]).max(initial=0)) for p in people), default=0.0)
+    there = np.concatenate([np.zeros((0, 2)), *(p[p[:, 2] > 0, :2] for p in people)])
+    largest = float(np.abs(there).max(initial=0))
+    if largest <= 1 and len(there) and (there < 0).mean(0).min() > CENTRED:
+        _wrong(path, "its coordinates go from -1 to 1; write pixels (OpenPose's --keypoint_scale 0)")
     scale = np.array([1, 1, 1] if largest <= 2 else [1 / size[1], 1 / size[0], 1], np.float32)
     return [person * scale for person in people]
 

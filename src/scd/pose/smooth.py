@@ -33,14 +33,16 @@ class Filled:
 
 
 def fill_gaps(
-    clip: PoseClip, longest: float = LONGEST_GAP, name_for_errors: str = "the driving clip"
-) -> Filled:
+    clip: PoseClip, longest: float = LONGEST_GAP, name_for_errors: str = "the driving clip",
+    start: float = 0.0,
+) -> Filled:  # fmt: skip
     """The clip with every frame filled, and every joint's short dropouts too.
 
     Inside, up to `longest` seconds without the person (one frame at least) become the line between the frames
     on either side; at the beginning and the end the nearest pose is held. Joints (scores under 0.3) that are
     away for as long, and seen before and after, get the line too; those away for longer stay as they are.
-    UserError for longer gaps, with the frames, counted from 0.
+    UserError for longer gaps, with the frames, counted from 0; `start`: of the part that the clip is of what
+    is named, seconds.
     """
     most = max(1, round(longest * clip.fps))
     present = clip.present
@@ -49,7 +51,7 @@ def fill_gaps(
     gaps = list(_runs(~present))
     long = [(start, stop) for start, stop in gaps if stop - start > most]
     if long:
-        raise UserError(_long_gaps(long, len(clip), clip.fps, longest, name_for_errors))
+        raise UserError(_long_gaps(long, len(clip), clip.fps, longest, name_for_errors, start))
     joints, scores = clip.joints.copy(), clip.scores.copy()
     for start, stop in gaps:
         if start == 0 or stop == len(clip):
@@ -66,6 +68,11 @@ def fill_gaps(
     return Filled(replace(clip, joints=joints, scores=scores), filled)
 
 
+def part_named(name: str, start: float) -> str:
+    """A clip by its name, and where the part of it begins whose frames are counted."""
+    return f"{name} from {start:.2f} s on" if start else name
+
+
 def in_words(frames: Sequence[int]) -> str:
     """Frame numbers for a person to read: "3, 7-12"."""
     starts = [i for i, t in enumerate(frames) if i == 0 or t != frames[i - 1] + 1]
@@ -73,18 +80,20 @@ def in_words(frames: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def _long_gaps(gaps: Iterable[tuple[int, int]], length: int, fps: float, longest: float, name: str) -> str:
+def _long_gaps(
+    gaps: Iterable[tuple[int, int]], length: int, fps: float, longest: float, name: str, start: float
+) -> str:
     gaps = list(gaps)
     frames = ", ".join(in_words(range(start, stop)) for start, stop in gaps[:5])
     more = f" and {len(gaps) - 5} more stretches" if len(gaps) > 5 else ""
     ways = ["cut the clip there"]
     if gaps[0][0] == 0:
-        ways.insert(0, f"begin later (--start {gaps[0][1] / fps:.2f})")
+        ways.insert(0, f"begin later (--start {start + gaps[0][1] / fps:.2f})")
     elif gaps[-1][1] == length:
-        ways.insert(0, f"end earlier (--end {gaps[-1][0] / fps:.2f})")
+        ways.insert(0, f"end earlier (--end {start + gaps[-1][0] / fps:.2f})")
     return (
-        f"no person found in frames {frames}{more} of {name}, and only gaps of up to {longest:g} s are "
-        f"filled: {', or '.join([*ways, 'choose another --person'])}"
+        f"no person found in frames {frames}{more} of {part_named(name, start)}, and only gaps of up to "
+        f"{longest:g} s are filled: {', or '.join([*ways, 'choose another --person'])}"
     )
 
 

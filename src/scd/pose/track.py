@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,11 +96,46 @@ def _tracked(
         )
 
 
+def follow(
+    frames: Iterable[Sequence[Pose]], person: Person = "largest", name_for_errors: str = "the pose file"
+) -> list[Pose | None]:
+    """The chosen person in frames of poses alone, whose people come in any order; None = not there.
+
+    `person` as in `track_person`. From frame to frame the one most alike in place and size is taken; after a
+    frame without one, also somebody less alike; after 15 such frames the largest, as after a cut. UserError
+    for fewer people than `person`.
+    """
+    taken: list[Pose | None] = []
+    last: Pose | None = None
+    misses = 0
+    for number, everybody in enumerate(frames):
+        people = sorted((pose for pose in everybody if pose.scores.any()), key=_middle)
+        pose = None
+        if last is None:
+            pose = _first_of(people, person, number, name_for_errors) if people else None
+        elif people:
+            near = max(people, key=partial(likeness, last))
+            if likeness(last, near) >= (SAME_AFTER_CUT if misses else SAME):
+                pose = near
+            elif misses >= PATIENCE:
+                pose = max(people, key=pose_scale)
+        misses = 0 if pose is not None else misses + 1
+        last = pose or last
+        taken.append(pose)
+    return taken
+
+
+def _middle(pose: Pose) -> float:
+    left, _, right, _ = bounding_box(pose, BODY) or (0.0, 0.0, 1.0, 1.0)
+    return left + right
+
+
 class _Tracker:
     """The person's last pose, square and clothes: all that is kept between frames."""
 
     def __init__(self, detector: Detector, person: Person, name: str) -> None:
-        self.detector, self.person, self.name = detector, person, name
+        self.detector, self.name = detector, name
+        self.person: Person = person
         self.pose: Pose | None = None  # where the person was last seen
         self._side = 0.0  # of the last square, pixels
         self._clothes: list[NDArray[np.float32]] = []  # remembered, and the last frame's
@@ -144,7 +180,7 @@ class _Tracker:
     def _choose(self, people: Sequence[Pose], frame: NDArray[np.uint8], number: int) -> Pose | None:
         """One of everybody in the frame, or nobody: better a gap than another person."""
         if self.pose is None:
-            return self._first(people, number) if people else None
+            return _first_of(people, self.person, number, self.name) if people else None
         same = self._most_alike(people, frame, SAME_AFTER_CUT) or self._same_clothes(people, frame)
         self._misses = 0 if same is not None else self._misses + 1
         if same is None and people and self._new_shot:
@@ -155,16 +191,6 @@ class _Tracker:
             near = max(people, key=lambda pose: likeness(last, pose))
             return near if likeness(last, near) >= SAME_AFTER_CUT else max(people, key=pose_scale)
         return same
-
-    def _first(self, people: Sequence[Pose], number: int) -> Pose:
-        if isinstance(self.person, str):
-            return largest(people, number, self.name)
-        if self.person > len(people):
-            raise UserError(
-                f"frame {number} of {self.name}, the first with people, shows {len(people)} person(s): "
-                f"--person {self.person} is one too many or more"
-            )
-        return people[self.person - 1]
 
     def _most_alike(self, people: Sequence[Pose], frame: NDArray[np.uint8], least: float) -> Pose | None:
         """The one in the person's place and size, and in its clothes unless nobody else was ever seen."""
@@ -201,6 +227,18 @@ class _Tracker:
         memory = (1 - FORGET) * self._clothes[0] + FORGET * seen if self._clothes else seen
         # Of somebody who is taken for want of a better one, the memory learns slowly, and only the memory.
         self._clothes = [memory, self._clothes[1] if self._misses and self._clothes else seen]
+
+
+def _first_of(people: Sequence[Pose], person: Person, number: int, name: str) -> Pose:
+    """`person` among the people of frame `number`, left to right."""
+    if person == "largest":
+        return largest(people, number, name)
+    if person > len(people):
+        raise UserError(
+            f"frame {number} of {name}, the first with people, shows {len(people)} person(s): "
+            f"--person {person} is one too many or more"
+        )
+    return people[person - 1]
 
 
 def largest(people: Sequence[Pose], number: int, name: str) -> Pose:
