@@ -19,7 +19,7 @@ import pytest
 import torch
 from conftest import make_pipeline
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_lora import write as write_lora
 
 from scd import checkpoint, media, world
@@ -300,6 +300,19 @@ def test_loras_add_up(model, tmp_path):
         plain, changed = (p.unet.get_submodule(layer).weight.detach() for p in (pipe, both))
         wanted = plain + 0.5 * delta + changes[1][layer]
         torch.testing.assert_close(changed, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_loras_own_strength_stands_in_the_head_of_its_file(model, tmp_path):
+    """Peft's alpha of twice the rank, as diffusers' training scripts write it."""
+    path, pipe = tmp_path / "style.safetensors", load(model)
+    changes = write_lora(path, pipe, "diffusers")
+    adapter = {"r": 4, "lora_alpha": 8, "target_modules": sorted(changes)}
+    head = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in adapter.items()})}
+    save_file(load_file(path), path, {"format": "pt", **head})
+    changed: Any = load_pipeline(ModelOptions(str(model), lora=(str(path),)))
+    for layer, delta in changes.items():
+        plain, with_it = (p.unet.get_submodule(layer).weight.detach() for p in (pipe, changed))
+        torch.testing.assert_close(with_it, plain + 2 * delta, atol=1e-5, rtol=1e-4)
 
 
 def test_wrong_loras_are_one_line(animate, folder, model):
@@ -587,9 +600,12 @@ def test_a_full_disk_leaves_nothing(animate, folder, monkeypatch):
 
 def test_quiet_leaves_everything_as_it_was(scd, folder):
     loggers = logging.getLogger(), logging.getLogger("scd")
+    another = logging.getLogger("another")
+    assert another.isEnabledFor(logging.WARNING)
     before = [(x.level, x.propagate, list(x.handlers)) for x in loggers], list(warnings.filters)
     assert scd("world", "a.png", "-n", 1)[0] == 0
     assert ([(x.level, x.propagate, list(x.handlers)) for x in loggers], list(warnings.filters)) == before
+    assert another.isEnabledFor(logging.WARNING), "a logger remembers what was not enabled"
 
 
 def test_ctrl_c_is_one_line(animate, folder, detector, monkeypatch):

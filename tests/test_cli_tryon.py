@@ -4,6 +4,7 @@ pipeline; what a user gets wrong is one line. And garments of `scd animate`."""
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -521,7 +522,6 @@ def test_a_body_that_is_guessed_in_a_shirt_is_no_person(person):
             "--category hat: there is no such category",
         ),
         (["--category", "upper", "me.png", "shirt.png"], "name the pictures first"),
-        (["me.png", "shirt.png", "--category", "upper", "lower"], "one for each (garments: 1)"),
         (["me.png", "shirt.png", "--category", "upper", "--region", "mask.png"], "give one of them"),
         (["me.png", "none.png", "--category", "upper"], "none.png does not exist"),
         (["none.png", "shirt.png", "--category", "upper"], "none.png does not exist"),
@@ -638,3 +638,80 @@ def test_the_written_picture_has_the_profile(tmp_path):
             assert (written.mode, written.info["icc_profile"]) == ("RGBA", PROFILE)
     with pytest.raises(UserError, match="JPEG holds no transparency"):
         media.write_image(tmp_path / "a.jpg", image)
+
+
+def test_categories_say_where_in_any_order_and_number(scd, folder, detector, monkeypatch):
+    monkeypatch.setattr("scd.cli.tryon.load_pipeline", None)
+    views = []
+    for number, words in enumerate([("upper", "lower"), ("lower", "upper", "upper")]):
+        given = ("me.png", "shirt.png", "--category", *words, "--preview-region", f"{number}.png")
+        assert scd("tryon", *given)[0] == 0, "a suit in one picture"
+        views.append(media.read_image(f"{number}.png"))
+    np.testing.assert_array_equal(*views)
+
+
+def test_large_pictures_and_their_masks_agree(scd, folder, detector, person, monkeypatch):
+    """Read reduced, as over 4096 pixels: the mask is of the picture's own size all the same, the same as
+    try-on's region, and no pixel outside a mask of its own changes."""
+    monkeypatch.setattr("scd.media.picture.LARGEST_SIDE", 64)
+    assert scd("mask", "me.png", "--category", "upper", "-o", "mask.png", "--force")[0] == 0
+    mask = read_original("mask.png").pixels[..., 0] > 0
+    assert mask.shape == (96, 72)
+    (found,) = _regions_of_tryon(scd, monkeypatch, "--category", "upper")
+    np.testing.assert_array_equal(found, mask)
+    lines = np.ones((96, 72), bool)
+    lines[::7] = False  # thinner than a pixel of the reduced picture
+    media.write_image("lines.png", lines * np.uint8(255))
+    (found,) = _regions_of_tryon(scd, monkeypatch, "--region", "lines.png")
+    np.testing.assert_array_equal(found, lines)
+
+
+def _regions_of_tryon(scd, monkeypatch, *where):
+    """The regions that `scd tryon` would paint, with the painting left out."""
+    seen = []
+
+    def stop(original, region, *_):
+        seen.append(region)
+        raise UserError("enough")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("scd.cli.tryon.set_stage", stop)
+        patched.setattr("scd.cli.tryon.note_drawn_people", lambda *_: None)
+        patched.setattr("scd.cli.tryon.identity", lambda *_: {})
+        patched.setattr(
+            "scd.cli.tryon.load_pipeline", lambda *_: SimpleNamespace(config={"default_size": 32})
+        )
+        patched.setattr("scd.cli.tryon.Buckets", SimpleNamespace(of=lambda _: None))
+        assert "enough" in scd("tryon", "me.png", "shirt.png", *where)[2]
+    return seen
+
+
+def test_masks_of_several_garments_and_into_a_folder(scd, folder, detector, person):
+    (folder / "masks").mkdir()
+    given = ("me.png", "--category", "upper", "lower", "-o", "masks", "--preview", "masks")
+    code, out, err = scd("mask", *given)
+    assert code == 0, err
+    assert out.splitlines() == ["masks/me_upper_lower.png", "masks/me_region.png"]
+    both = np.any([garment_region(person.pose, (96, 72), word) for word in ("upper", "lower")], 0)
+    np.testing.assert_array_equal(media.read_image("masks/me_upper_lower.png")[..., 0] > 0, both)
+    assert "there is no such category" in complaint(scd("mask", "me.png", "--category", "hat"))
+
+
+def test_a_garment_that_cannot_be_seen_is_said(tryon, folder):
+    Image.new("RGBA", (40, 40), (255, 255, 255, 0)).save("cut.png")
+    assert "cut.png is of one colour all over" in tryon("me.png", "cut.png", "--region", "mask.png")[2]
+    said = tryon("me.png", "shirt.png", "--region", "mask.png", "-o", "b.png")[2]
+    assert "one colour" not in said
+
+
+def test_pixels_an_inch_stay(tryon, folder, person):
+    Image.fromarray(person.image).save("print.png", dpi=(300, 300))
+    for name in ("a.png", "b.jpg"):
+        code, _, err = tryon("print.png", "shirt.png", "--region", "mask.png", "-o", name)
+        assert code == 0, err
+        with Image.open(name) as image:
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    Image.fromarray(person.image).save("none.png")
+    assert tryon("none.png", "shirt.png", "--region", "mask.png", "-o", "plain.png")[0] == 0
+    with Image.open("plain.png") as image:
+        assert "dpi" not in image.info

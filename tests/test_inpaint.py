@@ -13,6 +13,7 @@ from scd.backbones import unet as backbone
 from scd.encoders import as_pixels
 from scd.inpaint import Canvas
 from scd.pose.skeleton import empty_pose
+from scd.reference import Reference
 from scd.region import latent_region, paste_back
 from scd.schedulers import KNOWN
 from scd.types import PoseClip
@@ -470,3 +471,17 @@ def test_pasting_what_does_not_fit():
         paste_back(generated, original, region[1:])
     with pytest.raises(ValueError, match="differ in type: uint8 and float32"):
         paste_back(generated, original.astype(np.float32), region)
+
+
+def test_a_stack_counts_as_its_pictures():
+    """Without poses, one picture for each reference of a stack, as of a list."""
+    pipe = make_pipeline()
+    side = pipe.config.default_size
+    references = [pipe.encode_reference(make_picture(i, (side, side))) for i in (0, 1)]
+    person, region = make_picture(2, (side, side)), np.ones((side, side), bool)
+
+    def paint(given):
+        generators = [torch.Generator().manual_seed(i) for i in (0, 1)]
+        return pipe(given, person=person, region=region, generator=generators, output_type="np").images
+
+    np.testing.assert_array_equal(paint(references), paint(Reference.stack(references)))

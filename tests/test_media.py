@@ -549,3 +549,16 @@ def test_contact_sheet():
     assert (contact_sheet([[red]])[4:24, 4:34] == [255, 0, 0]).all()
     with pytest.raises(ValueError, match="needs a picture"):
         contact_sheet([[None]])
+
+
+def test_a_pictures_settings_go_with_it(tmp_path):
+    """Another file under the name has settings of its own, or none; what somebody else laid there stays."""
+    path = tmp_path / "a.jpg"
+    image = np.zeros((16, 16, 3), np.uint8)
+    write_image(path, image, {"version": "1"})
+    write_image(path, image, force=True)
+    with pytest.raises(UserError, match="carries no settings"):
+        read_settings(path)
+    (tmp_path / "a.jpg.json").write_text('{"notes": 3}')
+    write_image(path, image, force=True)
+    assert (tmp_path / "a.jpg.json").exists()

@@ -15,7 +15,9 @@ from PIL import Image
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from scd import inputs
+from scd.encoders import as_pixels
 from scd.inputs import on_device
+from scd.media import read_image
 from scd.reference import Reference, StaleReference
 from scd.types import UserError
 
@@ -447,3 +449,21 @@ def test_guidance_drops_the_cache_and_the_context_and_keeps_the_pose():
         read = denoise(pipe.unet, latents, t.expand(1), features, reference.context, reference.cache, (0,))
     expected = pipe.scheduler.step(free + 3 * (read - free), t, latents).prev_sample
     assert (guided - expected).abs().max() < 1e-5 * expected.std()
+
+
+def test_pil_pictures_are_read_as_files_are(tmp_path):
+    """Transparency on white, 16 bits as 8, upright."""
+    hidden = Image.new("RGBA", (16, 16), (200, 0, 0, 0))
+    hidden.putpixel((3, 2), (0, 90, 0, 255))
+    grey = Image.fromarray(np.full((16, 16), 20000, np.uint16))
+    lying = Image.fromarray((np.arange(24 * 16 * 3) % 256).astype(np.uint8).reshape(24, 16, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, image, more in (("h.png", hidden, {}), ("g.png", grey, {}), ("l.png", lying, {"exif": exif})):
+        image.save(tmp_path / name, **more)
+        with Image.open(tmp_path / name) as opened:
+            ours = as_pixels(opened, 8)
+            assert opened.size == image.size, "the caller's own picture stays"
+        truth = torch.from_numpy(read_image(tmp_path / name)).permute(2, 0, 1) / 255
+        torch.testing.assert_close(ours, truth)
+    assert as_pixels(hidden, 8)[:, 0, 0].tolist() == [1, 1, 1]

@@ -21,7 +21,7 @@ from diffusers import LCMScheduler
 from safetensors.torch import load_file
 from test_clips import make_motion_pipeline
 
-from scd import SCDPipeline, checkpoint, machine, records, train
+from scd import SCDPipeline, checkpoint, machine, records, run_folder, train
 from scd.config import PRESETS, to_json
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.model import load, start
@@ -398,7 +398,10 @@ def unlearnt(scd, tiny, tmp_path) -> str:
     run = tmp_path / "begun"
     run.mkdir()
     (run / "config.json").write_text(to_json(PRESETS["world-tiny"]))
-    return scd("export", run, tmp_path / "none")[2]
+    none = scd("export", run, tmp_path / "none")[2]
+    run_folder.describe(run, 0, 0, 0.0)  # as a run begins: model/ is what it started from
+    assert scd("export", run, tmp_path / "none")[2] == none
+    return none
 
 
 def test_export_of_a_lora_is_one_that_loads(scd, tiny, tmp_path):

@@ -12,7 +12,7 @@ from conftest import make_pipeline, make_scheduler
 from scd.cli.models import set_defaults
 from scd.cli.options import ModelOptions
 from scd.pipeline import SCDPipeline
-from scd.schedulers import KNOWN, check_scheduler, scheduler_named
+from scd.schedulers import KNOWN, begin, check_scheduler, scheduler_named
 from scd.types import UserError
 
 MEAN, STD = 0.7, 0.5  # of the data, a normal distribution in every pixel
@@ -162,3 +162,8 @@ def test_a_step_of_no_default_sampler_has_no_weight():
             scheduler.set_timesteps(steps)
             alpha, sigma = process.noise_levels(scheduler, scheduler.timesteps)
             assert (process.OBJECTIVES[kind].weight(alpha, sigma) > 0).all()
+
+
+def test_flows_are_refused_where_they_would_be_sampled():
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler: its models are trained, not yet"):
+        begin(diffusers.FlowMatchEulerDiscreteScheduler(), 4, 10, torch.device("cpu"))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scd import __version__, records
+from scd import __version__, records, run_folder
 from scd.config import TrainConfig, load_config, replace, to_json
 from scd.learning import LORA_FILE
 from scd.types import UserError
@@ -28,12 +28,9 @@ UNSAID = "not said"  # a licence that nobody gave: to be filled in before anythi
 def model_card(run: Path, name: str, license: str = "", data_license: str = "", lora: bool = False) -> str:
     """Markdown with the front matter that the Hugging Face hub reads. Raises UserError for a damaged run."""
     config = load_config(run / "config.json")
-    try:
-        state = json.loads((run / "model.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{run}: nothing is learnt yet (no model.json beside model/); let it train on"
-        ) from error
+    if not run_folder.learnt(run):
+        raise UserError(f"{run}: nothing is learnt yet; let it train on")
+    state = json.loads((run / "model.json").read_text())
     rows = [row for row in records.read(run) if row["step"] <= state["step"]]
     front = [
         "library_name: diffusers",

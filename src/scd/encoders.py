@@ -4,6 +4,7 @@ training and inference."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scd.media.picture import to_rgb
 from scd.types import Pose, UserError
 
 DECODED_AT_ONCE = 8  # frames of a clip: memory, not the result, depends on it
@@ -168,9 +170,9 @@ def require_finite(values: np.ndarray | Tensor, what: str, dtype: torch.dtype) -
 
 def as_pixels(image: AnyPicture, factor: int) -> Tensor:
     """(3, H, W) float32 in [0, 1]. Raises ValueError for another kind, layout or range, or a side that is no
-    multiple of `factor`."""
+    multiple of `factor`; UserError for a PIL picture of numbers that are no colours."""
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = to_rgb(image.copy(), Path("this picture"))  # upright, on white, as files are read
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (H, W, 3), not {image.dtype} {image.shape}")

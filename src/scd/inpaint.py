@@ -85,7 +85,8 @@ def as_targets(
     if size[0] not in (None, height) or size[1] not in (None, width):
         raise ValueError(f"height and width are the person's, {height} x {width}, not {size[0]} x {size[1]}")
     if poses is None:
-        poses = [None] * max(len(_several(given)) for given in (person, region, reference))
+        stacked = sum(getattr(one, "num_groups", 1) for one in _several(reference))
+        poses = [None] * max(len(_several(person)), len(_several(region)), stacked)
     poses = _several(poses)
     if any(isinstance(pose, PoseClip) for pose in poses):
         raise ValueError("a person is painted in pictures, not in clips: give the poses as a list of Pose")

@@ -310,7 +310,7 @@ class SCDPipeline(Encoders, Habits, DiffusionPipeline):
         if work_folder is not None:
             settings = loop_settings(self, denoiser, timesteps, asked, latents, canvas)
             savepoint = Savepoint(work_folder, settings)
-        if saved := savepoint and savepoint.load(self.scheduler, drawing):
+        if saved := savepoint and savepoint.load(self.scheduler, drawing, device):
             state, first, self._guidance_scale = saved[0].to(device, dtype), *saved[1:]
         else:
             state = initial_latents(self, latents, (num, frames), is_clip, size, generators, (device, dtype))

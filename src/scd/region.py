@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.media import read_image
+from scd.media.original import read_original
 from scd.types import Mask, Region, UserError
 
 log = logging.getLogger("scd")
@@ -31,7 +31,10 @@ def read_region(path: str | Path, size: tuple[int, int]) -> Region:
     when its aspect ratio is the picture's. UserError when it is not, or when nothing is white; a log line
     when the mask seems to be inverted. UserError as in `read_image`, too.
     """
-    grey = read_image(path, ground=0).mean(-1, dtype=np.float32)
+    mask = read_original(path)
+    grey = mask.pixels.mean(-1, dtype=np.float32)
+    if mask.alpha is not None:
+        grey *= mask.alpha / np.float32(255)
     height, width = grey.shape
     if (height, width) != tuple(size):
         # either side may have been rounded by half a pixel, of the smaller picture
@@ -67,6 +70,13 @@ def latent_region(region: Region, factor: int = 8) -> Region:
     whole = np.zeros((*batch, rows * factor, columns * factor), bool)
     whole[..., :height, :width] = region
     return whole.reshape(*batch, rows, factor, columns, factor).any((-3, -1))
+
+
+def resized(region: Region, size: tuple[int, int]) -> Region:
+    """The region of a picture in another size (height, width) of it."""
+    if region.shape == size:
+        return region
+    return cv2.resize(region.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def white(mask: Mask) -> NDArray[np.uint8]:

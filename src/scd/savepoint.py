@@ -37,11 +37,11 @@ class Savepoint:
         ).hexdigest()
 
     def load(
-        self, scheduler: Any, generators: Sequence[torch.Generator | None]
+        self, scheduler: Any, generators: Sequence[torch.Generator | None], device: torch.device
     ) -> tuple[Tensor, int, float] | None:
         """Latents, the number of steps done and the guidance, which a callback may have changed, with
-        scheduler and generators put back in place; None when there is nothing (or something else, or
-        something damaged) to go on from."""
+        scheduler and generators put back in place, what lay on an accelerator on `device`; None when there
+        is nothing (or something else, or something damaged) to go on from."""
         try:
             with safe_open(self.path, "pt") as file:
                 meta = json.loads((file.metadata() or {})["state"])
@@ -55,7 +55,7 @@ class Savepoint:
             if generator is not None:
                 generator.set_state(tensors[f"generator.{number}"])
         for name, value in meta["scheduler"].items():
-            setattr(scheduler, name, _restored(name, value, tensors))
+            setattr(scheduler, name, _restored(name, value, tensors, device))
         log.info("going on after step %d, from %s", meta["step"], self.path.parent)
         return done
 
@@ -107,11 +107,11 @@ def _plain(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _restored(name: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        return tensors[f"scheduler.{name}"].to(value["tensor"])
+def _restored(name: str, value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:
+    if isinstance(value, dict):  # some schedulers keep their sigmas on the host
+        return tensors[f"scheduler.{name}"].to("cpu" if value["tensor"] == "cpu" else device)
     if isinstance(value, list):
-        return [_restored(f"{name}.{i}", v, tensors) for i, v in enumerate(value)]
+        return [_restored(f"{name}.{i}", v, tensors, device) for i, v in enumerate(value)]
     return value
 
 

@@ -50,10 +50,13 @@ def scheduler_named(trained: Any, name: str) -> Any:
 
 
 def begin(scheduler: Any, num: int | None, default: int, device: torch.device) -> torch.Tensor:
-    """The timesteps of a loop of `num` steps, `default` where None. Raises ValueError for fewer than one."""
+    """The timesteps of a loop of `num` steps, `default` where None. Raises ValueError for fewer than one,
+    and for a scheduler of flows."""
     num = default if num is None else num
     if num < 1:
         raise ValueError(f"num_inference_steps {num}: one step at least")
+    if not hasattr(scheduler, "scale_model_input"):  # flow: METHOD 8's transformers
+        raise ValueError(f"{type(scheduler).__name__}: its models are trained, not yet sampled")
     scheduler.set_timesteps(num, device=device)
     return scheduler.timesteps
 

@@ -16,7 +16,7 @@ from scd.cli.job import CLIP_KIND, KIND, Job, plan, read_record, require_same_sh
 from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Animate
 from scd.cli.terminal import progress
-from scd.cli.where import detector_if_there, note_people
+from scd.cli.where import detector_if_there, note_garments
 from scd.encoders import require_finite, to_bytes
 from scd.inputs import split_generator
 from scd.pose import detect
@@ -47,7 +47,7 @@ def animate(options: Animate) -> None:
     garments = [media.read_image(path) for path in job.garments]
     reference_pose, poses = _find_poses(job, image)
     if garments:
-        note_people(job.garments, garments, detector_if_there(job.detector))
+        note_garments(job.garments, garments, detector_if_there(job.detector))
     pipe = load_pipeline(job.model)
     model = identity(pipe, job.model)
     if job.expected is not None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from scd import __version__
 from scd.backbones.motion import has_motion
@@ -72,7 +71,7 @@ def add_lora(pipe: Any, path: Path, weight: float) -> None:
     """Add the file's layers to the pipeline's weights. Raises UserError for a file that is damaged, or
     belongs to another network."""
     try:
-        pipe.load_lora_weights(load_file(path))
+        pipe.load_lora_weights(str(path))  # by its name: peft's alpha and ranks stand in the file's header
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

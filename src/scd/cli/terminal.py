@@ -53,7 +53,9 @@ def quiet(verbose: bool = False) -> Iterator[None]:
             yield
         finally:
             log.removeHandler(notes)
-            log.level, log.propagate, root.level = before
+            log.propagate = before[1]
+            log.setLevel(before[0])  # not by attribute: loggers remember what is enabled
+            root.setLevel(before[2])
 
 
 def _silence_loaded() -> None:

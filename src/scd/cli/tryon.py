@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 
-import cv2
 import numpy as np
 import torch
 
@@ -16,13 +15,13 @@ from scd.cli.models import identity, load_pipeline, require_same, settings_of
 from scd.cli.options import Tryon
 from scd.cli.terminal import progress
 from scd.cli.tryon_job import KIND, TryOnJob, plan
-from scd.cli.where import note_people, pose_in_file, region_of
+from scd.cli.where import note_garments, pose_in_file, region_of
 from scd.data.buckets import Buckets
 from scd.inputs import split_generator
 from scd.media.original import read_original
 from scd.pose import detect
 from scd.pose.preview import scaled
-from scd.region import read_region, tinted
+from scd.region import read_region, resized, tinted
 from scd.tryon import Stage, paint_stage, put_back, read_garments, set_stage
 from scd.types import Picture, Pose, Region, UserError
 
@@ -71,7 +70,7 @@ def tryon(options: Tryon) -> None:
             frame = paint_stage(pipe, reference, stage, generator, advance)
             result = put_back(original, region, stage.placement, frame)
             settings = {**record, "picture": len(results) + 1}
-            media.write_image(name, result.whole, settings, job.force, result.profile)
+            media.write_image(name, result.whole, settings, job.force, result.profile, result.dpi)
             results.append(scaled(result.shown(), SHEET_HEIGHT) if job.sheet else None)
     if job.sheet is not None:
         given = [scaled(picture, SHEET_HEIGHT) for picture in (_tinted(image, region), *garments)]
@@ -111,10 +110,10 @@ def _find(
             if region is None:
                 raise UserError(f"{error}, or --region mask.png (white = generate)") from None
             log.warning("no person found in %s: it is painted without a pose", job.picture)
-    note_people(job.garments, garments, detector)
+    note_garments(job.garments, garments, detector)
     if region is None:
         assert pose is not None
-        region = _resized(region_of(job.picture, image, pose, job.categories), size)
+        region = resized(region_of(job.picture, image, pose, job.categories), size)
     return pose, region
 
 
@@ -131,14 +130,7 @@ def _detector(job: TryOnJob) -> detect.Detector | None:
 
 
 def _tinted(image: Picture, region: Region) -> Picture:
-    return tinted(image, _resized(region, (image.shape[0], image.shape[1])))
-
-
-def _resized(region: Region, size: tuple[int, int]) -> Region:
-    if region.shape == size:
-        return region
-    large = cv2.resize(region.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
-    return large.astype(bool)
+    return tinted(image, resized(region, (image.shape[0], image.shape[1])))
 
 
 def _hash(stage: Stage) -> str:

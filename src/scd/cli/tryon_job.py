@@ -39,7 +39,7 @@ class TryOnJob:
 
     picture: Path
     garments: list[Path]
-    categories: list[str]  # one for all garments, or one each
+    categories: list[str]  # of all garments together
     region: Path | None
     pose: Path | None
     person: Person
@@ -64,7 +64,7 @@ def plan(options: Tryon) -> TryOnJob:
 
 
 def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
-    require_categories(options.category)
+    require_categories(options.category, "scd tryon PERSON GARMENT --category upper")
     if options.category and options.region:
         raise UserError("--category and --region: both say where the garment goes; give one of them")
     inputs, like = old.get("inputs") or {}, options.like
@@ -85,11 +85,6 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
         raise UserError(
             f"say what {garments[0]} is: --category upper, lower or dress; "
             "or where it goes: --region mask.png (white = generate)"
-        )
-    if len(categories) > 1 and len(categories) != len(garments):
-        raise UserError(
-            f"--category {' '.join(categories)}: give one for all garments, or one for each "
-            f"(garments: {len(garments)})"
         )
     num = first_said(options.num, old.get("num"), 1)
     if num < 1:
@@ -133,13 +128,10 @@ def _plan(options: Tryon, old: dict[str, Any]) -> TryOnJob:
     )
 
 
-def require_categories(words: Sequence[str]) -> None:
+def require_categories(words: Sequence[str], usage: str) -> None:
     """UserError for a word that is none; pictures after --category were taken for some."""
     for word in words:
         if word not in CATEGORIES:
             if Path(word).suffix.lower() in ENDINGS or Path(word).exists():
-                raise UserError(
-                    f"--category {word}: is a file; name the pictures first: "
-                    "scd tryon PERSON GARMENT --category upper"
-                )
+                raise UserError(f"--category {word}: is a file; name the pictures first: {usage}")
             raise UserError(f"--category {word}: there is no such category; use {', '.join(CATEGORIES)}")

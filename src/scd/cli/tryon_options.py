@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -32,8 +32,8 @@ class Mask:
 
     picture: Annotated[Positional[Path], arg(metavar="PERSON")]
     """A picture of the person."""
-    category: Annotated[Literal["upper", "lower", "dress"], arg(metavar="upper|lower|dress")]
-    """What the person is to wear."""
+    category: Annotated[tuple[str, ...], arg(metavar="upper|lower|dress ...")]
+    """What the person is to wear; of several the region of all."""
     out: OutFile = None
     """The mask, .png. Default: out/PERSON_CATEGORY.png."""
     preview: File = None
@@ -72,7 +72,7 @@ class Tryon:
     garments: Annotated[Positional[Pictures], arg(metavar="GARMENT [GARMENT ...]")] = ()
     """Pictures of garments, worn together."""
     category: Annotated[tuple[str, ...], arg(metavar="upper|lower|dress ...", help_behavior_hint="")] = ()
-    """What they are: once for all, or once for each garment. Says where they go, from the person's pose."""
+    """What they are, in any order: says where they go, all together, from the person's pose."""
     region: File = None
     """A mask of PERSON that says where, in place of --category: white = generate (see `scd mask`)."""
     preview_region: File = None

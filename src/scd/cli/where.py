@@ -23,6 +23,7 @@ log = logging.getLogger("scd")
 # flat garments of the world (scores up to 0.24), with them in all 16 people of the authors' figures (0.85).
 _LIMBS = [BODY_NAMES.index(f"{side}_{name}") for side in ("right", "left") for name in ("wrist", "knee")]
 _SEEN = 0.5
+_ONE_COLOUR = 8  # of 255: JPEG's own noise stays below
 
 
 def pose_in_file(path: Path, picture: Path, image: Picture, person: Person, canvas: str | None) -> Pose:
@@ -74,9 +75,14 @@ def detector_if_there(name: str) -> Detector | None:
         return None
 
 
-def note_people(paths: Sequence[Path], garments: Sequence[Picture], detector: Detector | None) -> None:
-    """One line for each picture of a garment that shows a person."""
+def note_garments(paths: Sequence[Path], garments: Sequence[Picture], detector: Detector | None) -> None:
+    """One line for each picture of a garment that shows a person, or nothing."""
     for path, image in zip(paths, garments, strict=True):
+        if np.ptp(image, axis=(0, 1)).max() < _ONE_COLOUR:
+            log.warning(
+                "%s is of one colour all over, so no garment can be seen in it: a white one cut out needs a "
+                "ground of another colour", path,
+            )  # fmt: skip
         if detector is not None and any(map(_is_seen, detector.detect(image))):
             log.warning(
                 "%s shows a person: a garment alone, laid flat, works best; crop the picture to the garment",

@@ -29,6 +29,7 @@ class Original:
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB in the colours of `profile`
     alpha: NDArray[np.uint8] | None  # (H, W), None = opaque
     profile: bytes | None  # ICC; None = sRGB
+    dpi: tuple[float, float] | None = None  # what a print shop's layout scales it by
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,13 +68,22 @@ def read_original(path: str | Path) -> Original:
     with opened(path) as image:
         if any(_SIXTEEN_BITS.search(str(tile)) for tile in getattr(image, "tile", ())):
             log.info("%s has 16 bits per channel: it is reduced to 8", path)
-        profile = image.info.get("icc_profile")
+        profile, dpi = image.info.get("icc_profile"), _dpi(image)
         ImageOps.exif_transpose(image, in_place=True)
         image = eight_bits(image, path)
         if not (image.mode in ("RGB", "RGBA") and _can_be_kept(profile)):
             image, profile = to_srgb(image, profile), None
         alpha = np.array(image.getchannel("A")) if image.mode == "RGBA" else None
-        return Original(np.array(image.convert("RGB")), alpha, profile)
+        return Original(np.array(image.convert("RGB")), alpha, profile, dpi)
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    """Pixels an inch, where the file says so and they can be written again."""
+    try:
+        across, down = map(float, image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 1 <= min(across, down) <= max(across, down) < 65536 else None
 
 
 def _can_be_kept(profile: bytes | None) -> bool:

@@ -9,7 +9,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -182,13 +182,15 @@ def write_image(
     settings: Mapping[str, Any] | None = None,
     force: bool = False,
     profile: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
 ) -> None:
     """Write a picture (H, W, 3), with transparency (H, W, 4), or a mask (H, W), uint8, as PNG, JPEG or WebP
     by the name's ending.
 
     `settings` (anything JSON can hold) travel inside a PNG, and beside the others in NAME.json
     (`out.jpg.json`); `read_settings` gives them back. `profile`: the ICC profile of colours that are not
-    sRGB. UserError as in `replacing`, and for another ending.
+    sRGB. `dpi`: pixels an inch (WebP has no place for it). UserError as in `replacing`, and for another
+    ending.
     """
     path = Path(path)
     kind = _FORMATS.get(path.suffix.lower())
@@ -202,6 +204,8 @@ def write_image(
         raise UserError(f"{path}: JPEG holds no transparency: use a name that ends in .png or .webp")
     if profile:
         options["icc_profile"] = profile
+    if dpi:
+        options["dpi"] = dpi
     if text is not None and kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt(SETTINGS_KEY, text)
@@ -210,7 +214,9 @@ def write_image(
             Image.fromarray(image).save(temporary, kind, **options)
         except ValueError as error:  # WebP ends at 16383 pixels, JPEG at 65535
             raise UserError(f"{path} cannot be written: {error}") from None
-        if text is not None and kind != "PNG":
+        if text is None:
+            forget_settings(path)
+        elif kind != "PNG":
             with replacing(settings_beside(path), force) as sidecar:
                 sidecar.write_text(text, encoding="utf-8")
 
@@ -230,6 +236,14 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UserError(f"{path} carries no settings: only pictures written by scd do")
     return settings
+
+
+def forget_settings(path: Path) -> None:
+    """Remove what an earlier file of this name left beside it: the new one has other settings, or none."""
+    beside = settings_beside(path)
+    with suppress(OSError, ValueError, TypeError):
+        if {"version", "world_version"} & set(json.loads(beside.read_text(encoding="utf-8"))):
+            beside.unlink()
 
 
 def settings_beside(path: Path) -> Path:
