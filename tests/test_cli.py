@@ -30,6 +30,7 @@ from scd.cli import VERBS, main
 from scd.cli.dry_run import activation_bytes, saved_bytes
 from scd.cli.models import load_pipeline
 from scd.cli.options import ModelOptions
+from scd.cli.terminal import progress
 from scd.config import PRESETS, replace
 from scd.model import load, start
 from scd.pose.files import read_poses, write_poses
@@ -606,6 +607,24 @@ def test_quiet_leaves_everything_as_it_was(scd, folder):
     assert scd("world", "a.png", "-n", 1)[0] == 0
     assert ([(x.level, x.propagate, list(x.handlers)) for x in loggers], list(warnings.filters)) == before
     assert another.isEnabledFor(logging.WARNING), "a logger remembers what was not enabled"
+
+
+def test_without_a_terminal_a_line_tells_how_far_it_is(capsys, monkeypatch):
+    """Every half minute, of what is counted; what an earlier run did is no part of the pace."""
+    clock = [0.0]
+    monkeypatch.setattr("scd.cli.terminal.time.monotonic", lambda: clock[0])
+    with progress("training", 10, "steps", done=4) as advance:
+        for _ in range(6):
+            clock[0] += 20
+            advance(1, text="loss 0.5")
+    with progress("writing", None) as advance:
+        clock[0] += 100
+        advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 6 of 10 steps, loss 0.5, 1 min left",
+        "training: 8 of 10 steps, loss 0.5, 1 min left",
+        "training: 10 of 10 steps, loss 0.5, 0 min left",
+    ]
 
 
 def test_ctrl_c_is_one_line(animate, folder, detector, monkeypatch):

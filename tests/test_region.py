@@ -1,6 +1,7 @@
 """Regions: nothing of a garment leaks, by the procedural world's exact truth; masks, grids and `scd mask`."""
 
 import logging
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -321,7 +322,7 @@ def test_the_segmentation_of_mediapipe(wide):
 
 
 def test_without_mediapipe_the_pose_is_enough(monkeypatch, wide):
-    monkeypatch.setattr("scd.pose.silhouette._load", lambda: None)
+    monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.selfie_segmentation", None)
     view = wide[0]
     assert find_silhouette(view.image) is None
     np.testing.assert_array_equal(
@@ -457,7 +458,7 @@ def mask(capsys, tmp_path, monkeypatch):
     found = SimpleNamespace(people=[view.pose])
     detector = SimpleNamespace(detect=lambda image: found.people)
     monkeypatch.setattr("scd.pose.detect.get_detector", lambda name="mediapipe": detector)
-    monkeypatch.setattr("scd.pose.silhouette._load", lambda: None)
+    monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.selfie_segmentation", None)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -478,7 +479,7 @@ def test_mask_and_preview_are_written(mask, category):
     np.testing.assert_array_equal(np.asarray(Image.open("m.png")), 255 * region)
     np.testing.assert_array_equal(media.read_image("p.png"), tinted(mask.view.image, region))
     record = media.read_settings("m.png")
-    assert (record["kind"], record["category"]) == ("mask", category)
+    assert (record["kind"], record["categories"]) == ("mask", [category])
     assert record["inputs"]["picture"] == {"path": "me.png", "sha256": media.file_hash("me.png")}
     mask.found.people = []
     assert mask("me.png", "--category", category, "--pose", "me.npz")[1] == f"out/me_{category}.png\n"
@@ -486,9 +487,7 @@ def test_mask_and_preview_are_written(mask, category):
 
 
 def test_the_silhouette_and_leaving_it_out(mask, monkeypatch):
-    everything = np.ones((96, 96), np.float32)
-    network = SimpleNamespace(process=lambda image: SimpleNamespace(segmentation_mask=everything))
-    monkeypatch.setattr("scd.pose.silhouette._load", lambda: network)
+    monkeypatch.setattr("scd.pose.silhouette.find_silhouette", lambda _: np.ones((96, 96), bool))
     mask("me.png", "--category", "dress", "-o", "a.png")
     mask("me.png", "--category", "dress", "-o", "b.png", "--pose-only")
     with_it, without = (media.read_image(name).mean() for name in ("a.png", "b.png"))

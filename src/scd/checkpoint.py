@@ -175,16 +175,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def export(pipe, folder: Path, dtype: torch.dtype | None = None, card: str = "") -> None:
-    """`pipe.save_pretrained`, whole or not at all. `dtype` halves what is shipped; `card` becomes its
-    README.md."""
-    before = pipe.unet.dtype
-    try:
-        if dtype is not None:
-            pipe.to(dtype)
-        with whole_folder(folder) as temporary:
-            pipe.save_pretrained(temporary)
-            if card:
-                (temporary / "README.md").write_text(card)
-    finally:
-        if dtype is not None:
-            pipe.to(before)
+    """`pipe.save_pretrained`, whole or not at all. `dtype` halves what is shipped, and the pipeline is in it
+    afterwards; `card` becomes its README.md."""
+    if dtype is not None:
+        pipe.to(dtype)
+    with whole_folder(folder) as temporary:
+        pipe.save_pretrained(temporary)
+        if card:
+            (temporary / "README.md").write_text(card)

@@ -25,8 +25,8 @@ from scd.metrics.distribution import Distribution, VideoDistance
 from scd.metrics.image import absolute_error, detail, gradient, psnr, ssim
 from scd.metrics.person import pck
 from scd.metrics.video import Frames, jitter, motion
-from scd.pose.skeleton import bounding_box
-from scd.pose.smooth import MIN_SCORE, fill_gaps
+from scd.pose.skeleton import SURE, bounding_box
+from scd.pose.smooth import fill_gaps
 from scd.types import Mask, Picture, Pose, PoseClip, UserError
 
 log = logging.getLogger("scd")
@@ -191,7 +191,7 @@ def measure(
 
 def _seen(pose: Pose) -> Pose:
     """Without a detector's guesses, which would also widen what counts as near."""
-    return replace(pose, scores=np.where(pose.scores >= MIN_SCORE, pose.scores, np.float32(0)))
+    return replace(pose, scores=np.where(pose.scores >= SURE, pose.scores, np.float32(0)))
 
 
 def _seed(seed: int, clip: str) -> int:

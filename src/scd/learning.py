@@ -41,7 +41,6 @@ def choose(pipe: SCDPipeline, config: TrainConfig) -> None:
     if config.learn == "motion":
         for layer in temporal_layers(pipe.unet):
             layer.requires_grad_(True)
-            layer.gradient_checkpointing = config.checkpointing
     if config.learn == "attention":
         for network in networks:
             for name, layer in network.named_modules():

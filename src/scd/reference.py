@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from scd.attention import KVCache
 from scd.backbones.motion import is_temporal, picture_config
+from scd.media.files import replacing
 from scd.types import UserError
 
 FORMAT = "scd-reference-1"
@@ -88,23 +88,16 @@ class Reference:
         return self.context.shape[0]
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file, written whole (temporary name, then rename)."""
-        path = Path(path)
+        """One safetensors file, written whole, over one that exists. Raises UserError."""
         tensors = {"context": self.context}
         for name, (key, value) in self.cache.entries.items():
             tensors[f"{name}|key"], tensors[f"{name}|value"] = key, value
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                temporary,
-                {"stamp": json.dumps(dict(self.stamp))},
-            )
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{path}: cannot write the reference ({reason})") from error
+        on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with replacing(path, force=True) as temporary:
+            try:
+                save_file(on_host, temporary, {"stamp": json.dumps(dict(self.stamp))})
+            except SafetensorError as error:  # a full disk, which is no OSError to it
+                raise UserError(f"{path} cannot be written: {error}") from None
 
     @staticmethod
     def load(path: str | Path) -> Reference:

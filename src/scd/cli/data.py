@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from scd import media
 from scd.cli import similar
 from scd.cli.data_options import Data
 from scd.cli.job import require_free
-from scd.cli.terminal import QUIET_SECONDS, SHOWN, json_line, no_bars_of_loading, progress, table
+from scd.cli.terminal import SHOWN, json_line, no_bars_of_loading, progress, table
 from scd.config import DataConfig
 from scd.data.buckets import Buckets
 from scd.data.check import STAGE_1, Report, check, preview
@@ -110,9 +108,9 @@ def _pairs(options: Data, layout: TryOnLayout, manifest: Path | None) -> None:
     where = layout.listed_in
     if options.what == "prepare":
         where = manifest or layout.listed_in or own_manifest(layout.root)
-        with _progress("reading pictures", num_pictures(layout), "pictures") as advance:
+        with progress("reading pictures", num_pictures(layout), "pictures") as advance:
             layout = prepare_pairs(layout, where, options.detector, advance, options.workers)
-    with _progress("reading pictures", num_pictures(layout), "pictures") as advance:
+    with progress("reading pictures", num_pictures(layout), "pictures") as advance:
         report = check_pairs(layout, options.size, advance, options.workers)
     names = {
         "training_pairs": "pairs to train with", "test_paired": "test pairs, the garment worn",
@@ -162,7 +160,7 @@ def _encode(options: Data, dataset: Layout | TryOnLayout) -> None:
         pipe = load_init(TrainConfig(init=options.init, image_encoder=options.image_encoder))
         pipe.to(resolve_device(options.device))
     began = time.monotonic()
-    with _progress("encoding", len(items), "shots" if isinstance(dataset, Layout) else "pairs") as advance:
+    with progress("encoding", len(items), "shots" if isinstance(dataset, Layout) else "pairs") as advance:
         new = keep_latents(pipe, items, options.out, advance)
     figures = {"items": len(items), "encoded": new, "seconds": round(time.monotonic() - began, 2)}
     table(str(options.out), figures)
@@ -223,12 +221,12 @@ def with_poses(layout: Layout, detector: str = "mediapipe", workers: int = 1) ->
     frames = sum(entry.frames for entry in entries.values() if lacks_poses(layout, entry))
     if not frames:
         return entries
-    with _progress("finding poses", frames, "frames") as advance:
+    with progress("finding poses", frames, "frames") as advance:
         return find_all_poses(layout, entries, detector, advance, workers)
 
 
 def read_through(layout: Layout, workers: int = 1) -> dict[str, Entry]:
-    with _progress("reading clips", len(layout.clips), "clips") as advance:
+    with progress("reading clips", len(layout.clips), "clips") as advance:
         return survey(layout, advance, workers)
 
 
@@ -260,23 +258,3 @@ def _cell(value: object, unknown: str) -> str:
     if isinstance(value, list):
         return ", ".join(f"{one:,}" for one in value)
     return unknown if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-@contextmanager
-def _progress(label: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
-    """A bar; where there is no terminal, now and then a line with the time that is left."""
-    began = spoken = time.monotonic()
-    done = 0
-    with progress(label, total) as bar:
-
-        def advance() -> None:
-            nonlocal done, spoken
-            done += 1
-            bar()
-            now = time.monotonic()
-            if not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
-                spoken = now
-                left = (total - done) * (now - began) / done / 60
-                print(f"{label}: {done:,} of {total:,} {unit}, {left:.0f} min left", file=sys.stderr)
-
-        yield advance

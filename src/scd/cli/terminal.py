@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -79,11 +80,12 @@ def no_bars_of_loading() -> None:
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on standard error while the block runs, gone afterwards, and nothing where that is no terminal.
+def progress(label: str, total: int | None, unit: str = "", done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar on standard error while the block runs, gone afterwards; where that is no terminal, a line with
+    the time that is left every half minute.
 
     The value is called with the number of steps just done, and `text=` to show beside the bar. Without a
-    `total` the bar only moves.
+    `total` the bar only moves, and no line comes. `done` were done before; `unit` names what is counted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -97,10 +99,23 @@ def progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
         ]
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(label, total=total, text="")
+        task = bars.add_task(label, total=total, completed=done, text="")
+        began = spoken = time.monotonic()
+        now_done = done
 
         def advance(steps: int = 1, text: str = "") -> None:
+            nonlocal spoken, now_done
             bars.update(task, advance=steps, text=text)
+            now_done, now = now_done + steps, time.monotonic()
+            if console.is_terminal or total is None or now - spoken <= QUIET_SECONDS:
+                return
+            spoken = now
+            left = (total - now_done) * (now - began) / max(now_done - done, 1) / 60
+            counted = " ".join(filter(None, [f"{now_done:,} of {total:,}", unit]))
+            print(
+                ", ".join(filter(None, [f"{label}: {counted}", text, f"{left:.0f} min left"])),
+                file=sys.stderr,
+            )
 
         yield advance
 

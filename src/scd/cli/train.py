@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from pathlib import Path
 from scd.cli.data import ready, with_kind
 from scd.cli.options import Train
 from scd.cli.signals import HANG_UP, answering
-from scd.cli.terminal import QUIET_SECONDS, no_bars_of_loading, progress
+from scd.cli.terminal import no_bars_of_loading, progress
 from scd.config import PICTURES, PRESETS, SCRATCH, TRYON, TrainConfig
 from scd.types import UserError
 
@@ -194,9 +193,8 @@ def train(options: Train) -> None:
     first = step_of(begun[-1]) if begun else 0
     try:
         silent = nullcontext(lambda *_, **__: None)
-        bar = progress("training", config.steps) if state.is_main_process else silent
+        bar = progress("training", config.steps, "steps", first) if state.is_main_process else silent
         with bar as advance, _stopping_between_steps() as stopped:
-            advance(first)
             trained = run_training(config, run, pipe, _reporter(config, state, first, advance, stopped))
     except KeyboardInterrupt:
         saved = checkpoints(run)
@@ -211,23 +209,17 @@ def train(options: Train) -> None:
 def _reporter(
     config, state, first: int, advance: Callable[..., None], stopped: Callable[[], bool]
 ) -> Callable[[int, float], None]:
-    """What the trainer calls after each step: the bar, or now and then a line of the first process; and the
-    moment to stop."""
-    began = spoken = time.monotonic()
+    """What the trainer calls after each step: the bar, and the moment to stop."""
+    began = time.monotonic()
     average: float | None = None
 
     def report(step: int, loss: float) -> None:
-        nonlocal spoken, average
+        nonlocal average
         if math.isfinite(loss):  # else the step was left out
             average = loss if average is None else average + (loss - average) / 20
-        now = time.monotonic()
-        rate = (step - first) * config.targets_per_step * state.num_processes / max(now - began, 1e-9)
-        text = f"loss {math.nan if average is None else average:.4f}, {rate:.1f} targets/s"
-        advance(1, text=text)
-        if state.is_main_process and not sys.stderr.isatty() and now - spoken > QUIET_SECONDS:
-            spoken = now
-            left = (config.steps - step) * (now - began) / (step - first)
-            print(f"step {step} of {config.steps}, {text}, {left / 60:.0f} min left", file=sys.stderr)
+        seconds = max(time.monotonic() - began, 1e-9)
+        rate = (step - first) * config.targets_per_step * state.num_processes / seconds
+        advance(1, text=f"loss {math.nan if average is None else average:.4f}, {rate:.1f} targets/s")
         if stopped():
             raise KeyboardInterrupt
 

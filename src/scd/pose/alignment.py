@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.retarget import HIPS, MIN_SCORE, Body, limb_scales, retarget
+from scd.pose.retarget import HIPS, Body, limb_scales, retarget
+from scd.pose.skeleton import SURE
 from scd.types import BODY_NAMES, Pose, PoseClip, UserError
 
 ENOUGH = 0.65  # below, a warning is due: a reference cut at the hips has 0.6, one cut at the knees 0.8
@@ -59,7 +60,7 @@ def alignment(driving: PoseClip, reference: Pose) -> Alignment:
 
 def _extent(body: Body) -> NDArray[np.intp]:
     """(T,): how far down each frame shows the body, an index of _SHOWS."""
-    shown = [(body.scores[:, _sides(name)] >= MIN_SCORE).any(1) for name in ("hip", "knee", "ankle")]
+    shown = [(body.scores[:, _sides(name)] >= SURE).any(1) for name in ("hip", "knee", "ankle")]
     level = np.zeros(len(body.scores), int)
     for i, here in enumerate(shown, 1):
         level[here] = i
@@ -104,7 +105,7 @@ def _views(body: Body) -> NDArray[np.intp]:
     right, left = _sides("shoulder")
     neck = BODY_NAMES.index("neck")
     trunk = np.hypot(*(body.points[:, neck] - body.points[:, HIPS]).T)
-    known = (body.scores[:, [right, left, HIPS]] >= MIN_SCORE).all(1) & (trunk > 0)
+    known = (body.scores[:, [right, left, HIPS]] >= SURE).all(1) & (trunk > 0)
     width = (body.points[:, left, 0] - body.points[:, right, 0]) / np.where(known, trunk, 1)
     return np.where(known, 1 + (width > _SIDE).astype(int) - (width < -_SIDE), -1)
 
@@ -120,7 +121,7 @@ def _inside(clip: PoseClip, extent: int) -> tuple[float, str]:
     """How many of the joints that the reference shows stay in its picture."""
     lower = [joint for name in ("hip", "knee", "ankle")[extent:] for joint in _sides(name)]
     joints = [joint for joint in range(len(BODY_NAMES)) if joint not in lower]
-    seen = clip.scores[:, joints] >= MIN_SCORE
+    seen = clip.scores[:, joints] >= SURE
     inside = ((clip.joints[:, joints] >= 0) & (clip.joints[:, joints] <= 1)).all(-1)
     share = float(inside[seen].mean()) if seen.any() else 1.0
     if share > 0.95:

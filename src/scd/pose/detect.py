@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.skeleton import bounding_box, num_present, pose_scale, with_neck
+from scd.pose.skeleton import SURE, bounding_box, num_present, pose_scale, with_neck
 from scd.types import BODY, BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Person, Pose, UserError
 
 log = logging.getLogger("scd")
@@ -307,7 +307,7 @@ def _covered(pose: Pose, mask: NDArray[np.bool_]) -> float:
 
 def _lies_in(pose: Pose, covered: NDArray[np.bool_]) -> bool:
     """Whether most of the body lies where people were painted over: then it is a guess about one of them."""
-    seen = pose.joints[BODY][pose.scores[BODY] >= 0.3]
+    seen = pose.joints[BODY][pose.scores[BODY] >= SURE]
     height, width = covered.shape
     pixels = (seen * [width - 1, height - 1]).astype(int)
     return bool(covered[pixels[:, 1], pixels[:, 0]].mean() > 0.5)

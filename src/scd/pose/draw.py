@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.skeleton import BODY_COLOURS, BODY_LIMBS, HAND_BONES, HAND_COLOURS
+from scd.pose.skeleton import BODY_COLOURS, BODY_LIMBS, HAND_BONES, HAND_COLOURS, SURE
 from scd.types import BODY, FACE, LEFT_HAND, RIGHT_HAND, Pose
 
 
@@ -47,7 +47,7 @@ _LIMB_COLOURS = [tuple(round(LIMB_SHADE * c) for c in BODY_COLOURS[i]) for i in 
 
 
 def draw_pose(
-    pose: Pose | Sequence[Pose], size: tuple[int, int] | None = None, min_score: float = 0.3,
+    pose: Pose | Sequence[Pose], size: tuple[int, int] | None = None, min_score: float = SURE,
     style: str = "openpose",
 ) -> NDArray[np.uint8]:  # fmt: skip
     """The drawing (H, W, 3), uint8 RGB, of one person or several on black, in one of STYLES.

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.skeleton import FACE_PARTS
+from scd.pose.skeleton import FACE_PARTS, SURE
 from scd.types import BODY_NAMES, NUM_FACE
 
 EYES_MOUTH = tuple(
     i for part in ("right_eye", "left_eye", "outer_mouth", "inner_mouth") for i in FACE_PARTS[part]
 )
-MIN_SCORE = 0.3
 MIN_POINTS = 60  # of 68: a face turned further away says nothing of its shape
 NUM_NEAREST = 8
 # Root mean square distance of two aligned faces over the face's own radius. Measured: two people seen alike
@@ -55,9 +54,9 @@ def face_motion(
     seen alike.
     """
     nothing = FaceMotion(np.zeros(driving.shape), {})
-    seen = scores >= MIN_SCORE
+    seen = scores >= SURE
     whole = np.flatnonzero(seen.sum(1) >= MIN_POINTS)
-    own = reference_scores >= MIN_SCORE
+    own = reference_scores >= SURE
     if own.sum() < MIN_POINTS or not len(whole):
         return nothing
     aligned = np.full((len(whole), NUM_FACE, 2), np.nan)  # in the reference's pixels

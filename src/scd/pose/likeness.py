@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scd.pose.skeleton import bounding_box, pose_scale
+from scd.pose.skeleton import SURE, bounding_box, pose_scale
 from scd.types import BODY, BODY_NAMES, Pose
 
 # Two neighbouring frames of drawn dancers at 10 frames per second differ by at most 0.03 in colours and by 10
@@ -64,11 +64,11 @@ def clothes(frame: NDArray[np.uint8], pose: Pose) -> NDArray[np.float32] | None:
     Two of them are alike as far as their least values sum to one. Each colour is shared out among the
     neighbouring bins: a little more light moves it a little.
     """
-    if (pose.scores[_TRUNK] < 0.3).any():
+    if (pose.scores[_TRUNK] < SURE).any():
         return None
     points = [_GRID @ pose.joints[_TRUNK]]
     for thigh in _THIGHS:
-        if (pose.scores[thigh] >= 0.3).all():
+        if (pose.scores[thigh] >= SURE).all():
             points.append(
                 np.outer(1 - _INSIDE, pose.joints[thigh[0]]) + np.outer(_INSIDE, pose.joints[thigh[1]])
             )
@@ -93,6 +93,6 @@ def histogram(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _middle(pose: Pose) -> NDArray[np.float64]:
     """The middle of the trunk's joints that are seen, else of the body's, in pixels."""
     height, width = pose.size
-    trunk = [joint for joint in _TRUNK if pose.scores[joint] >= 0.3]
-    seen = pose.joints[trunk] if trunk else pose.joints[BODY][pose.scores[BODY] >= 0.3]
+    trunk = [joint for joint in _TRUNK if pose.scores[joint] >= SURE]
+    seen = pose.joints[trunk] if trunk else pose.joints[BODY][pose.scores[BODY] >= SURE]
     return seen.mean(0) * np.array([width, height], float)

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scd.pose.face import EYES_MOUTH, FaceMotion, face_motion
+from scd.pose.skeleton import SURE
 from scd.types import BODY_NAMES, FACE, LEFT_HAND, NUM_JOINTS, RIGHT_HAND, Pose, PoseClip, UserError
 
 FaceMode = Literal["none", "eyes-mouth", "full"]
 
-MIN_SCORE = 0.3  # joints below are not measured (detectors guess hidden ones), but they are carried along
 HIPS = NUM_JOINTS  # index of the middle of the hips, which is no joint of a Pose
 
 _J = {name: i for i, name in enumerate(BODY_NAMES)} | {"hips": HIPS}
@@ -173,10 +173,10 @@ def limb_scales(driving: PoseClip, reference: Pose) -> Scales:
 
 
 def _limbs(body: Body, pairs: NDArray) -> tuple[NDArray, NDArray]:
-    """The vectors (T, L, 2) and their weights (T, L): the lesser score of both ends, 0 below MIN_SCORE."""
+    """The vectors (T, L, 2) and their weights (T, L): the lesser score of both ends, 0 below SURE."""
     vectors = body.points[:, pairs[:, 1]] - body.points[:, pairs[:, 0]]
     scores = body.scores[:, pairs].min(-1)
-    return vectors, np.where(scores >= MIN_SCORE, scores, 0)
+    return vectors, np.where(scores >= SURE, scores, 0)
 
 
 def _pose_distance(
@@ -272,8 +272,8 @@ def _offsets(
     """
     offsets = np.zeros((len(points), 2))
     for joint in (HIPS, _J["neck"], _J["nose"]):
-        seen = body.scores[:, joint] >= MIN_SCORE
-        if own.scores[0, joint] >= MIN_SCORE and seen.any():
+        seen = body.scores[:, joint] >= SURE
+        if own.scores[0, joint] >= SURE and seen.any():
             break
     else:  # a face alone: any point that both have
         both = (own.scores[0] > 0) & (body.scores > 0).any(0)
@@ -290,8 +290,8 @@ def _offsets(
     down, known = place[1] + scales.torso * (path[:, 1] - level) - points[:, joint, 1], seen
 
     ankles = [_J["right_ankle"], _J["left_ankle"]]
-    feet = body.scores[:, ankles] >= MIN_SCORE
-    stands = own.scores[0, ankles] >= MIN_SCORE
+    feet = body.scores[:, ankles] >= SURE
+    stands = own.scores[0, ankles] >= SURE
     if stands.any() and feet.any(1).mean() >= 0.5:
         known = feet.any(1)
         low = np.where(feet, body.points[:, ankles, 1], -np.inf).max(1)
@@ -307,7 +307,7 @@ def _offsets(
 def _share_that_fits(travel: NDArray, place: float, width: float, body: Body, points: NDArray) -> float:
     """How much of the way to the sides keeps the middle of the figure half its own width away from the edges,
     0..1."""
-    seen = body.scores[:, : FACE.start] >= MIN_SCORE
+    seen = body.scores[:, : FACE.start] >= SURE
     x = points[:, : FACE.start, 0]
     span = (np.where(seen, x, -np.inf).max(1) - np.where(seen, x, np.inf).min(1))[seen.any(1)]
     margin = min(float(np.median(span)) / 2, 0.4 * width) if len(span) else 0.0
@@ -339,7 +339,7 @@ def _ground(low: NDArray, known: NDArray, body: Body, own: Body, scales: Scales,
 
 def _figure_height(body: Body, low: NDArray, known: NDArray) -> float:
     """From the neck to the lower ankle in the median frame, pixels; also of one who stands on their hands."""
-    ok = known & (body.scores[:, _J["neck"]] >= MIN_SCORE)
+    ok = known & (body.scores[:, _J["neck"]] >= SURE)
     return float(np.median(np.abs(low - body.points[:, _J["neck"], 1])[ok])) if ok.any() else 0.0
 
 

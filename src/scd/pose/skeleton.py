@@ -12,6 +12,10 @@ from scd.types import BODY, BODY_NAMES, NUM_JOINTS, Pose
 NECK = BODY_NAMES.index("neck")
 RIGHT_SHOULDER, LEFT_SHOULDER = BODY_NAMES.index("right_shoulder"), BODY_NAMES.index("left_shoulder")
 
+# Joints with lower scores count as absent: not drawn, not measured, filled where they are away for a moment.
+# Detectors guess what is hidden.
+SURE = 0.3
+
 # OpenPose's 18 colours (RGB), one per body joint; the first 17 are also the limbs' colours.
 BODY_COLOURS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
@@ -65,7 +69,7 @@ def empty_pose(size: tuple[int, int]) -> Pose:
     return Pose(np.zeros((NUM_JOINTS, 2), np.float32), np.zeros(NUM_JOINTS, np.float32), size)
 
 
-def bounding_box(pose: Pose, part: slice = slice(None), min_score: float = 0.3) -> Box | None:
+def bounding_box(pose: Pose, part: slice = slice(None), min_score: float = SURE) -> Box | None:
     """The box around the joints of `part` whose score reaches `min_score`; None when there is none."""
     seen = pose.joints[part][pose.scores[part] >= min_score]
     if not len(seen):
@@ -119,5 +123,5 @@ def pose_scale(pose: Pose) -> float:
 
 
 def num_present(pose: Pose, part: slice = BODY) -> int:
-    """How many joints of `part` have a score of 0.3 or more."""
-    return int((pose.scores[part] >= 0.3).sum())
+    """How many joints of `part` are sure."""
+    return int((pose.scores[part] >= SURE).sum())

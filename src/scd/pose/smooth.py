@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from scd.pose.skeleton import SURE
 from scd.types import BODY, PoseClip, UserError
 
 LONGEST_GAP = 0.5  # seconds: a straight line through a longer one shows as floating limbs
-MIN_SCORE = 0.3  # joints below are not drawn: for short dropouts they count as absent
 
 # One-Euro. Speeds are measured in persons (the body's box, median over the clip) per second, so that the
 # numbers hold at any size. Measured on 18 clips of drawn people, 30 frames per second, the real detector:
@@ -58,7 +58,7 @@ def fill_gaps(
             nearest = stop if start == 0 else start - 1
             joints[start:stop], scores[start:stop] = clip.joints[nearest], clip.scores[nearest]
     for joint in range(joints.shape[1]):
-        here = scores[:, joint] >= MIN_SCORE
+        here = scores[:, joint] >= SURE
         for start, stop in _runs(~here):
             if start > 0 and stop < len(clip) and stop - start <= most:
                 ends, inside = [start - 1, stop], np.arange(start, stop)
@@ -160,7 +160,7 @@ def _share(cutoff: NDArray | float, fps: float) -> NDArray:
 def _person_size(clip: PoseClip) -> float:
     """The longer side of the body's box in the median frame, pixels; 0 when nobody is there."""
     body = clip.joints[:, BODY] * np.array([clip.size[1], clip.size[0]], float)
-    seen = (clip.scores[:, BODY] >= MIN_SCORE)[..., None]
+    seen = (clip.scores[:, BODY] >= SURE)[..., None]
     shown = seen.any((1, 2))
     if not shown.any():
         return 0.0
