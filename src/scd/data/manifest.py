@@ -69,21 +69,21 @@ def is_manifest(path: Path) -> bool:
     return path.suffix == ".jsonl"
 
 
-def read_rows(path: Path) -> tuple[Header, Rows]:
-    """The header and the other lines; nothing when there is no file. Raises UserError naming the line."""
-    return _read(path)
-
-
 def read_header(path: Path) -> Header:
     """The header alone. Raises UserError."""
-    return _read(path, header_alone=True)[0]
+    return read_rows(path, 0)[0]
 
 
-def _read(path: Path, header_alone: bool = False) -> tuple[Header, Rows]:
+def read_rows(path: Path, most: int | None = None) -> tuple[Header, Rows]:
+    """The header and the other lines, no further than the first `most`; nothing when there is no file. Raises
+    UserError naming the line."""
     if not path.exists():
         return Header(), []
-    with reading(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    with reading(path), path.open(encoding="utf-8", errors="replace") as file:
+        return _parsed(path, file, most)
+
+
+def _parsed(path: Path, lines: Iterable[str], most: int | None) -> tuple[Header, Rows]:
     header, rows = Header(), []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -106,7 +106,7 @@ def _read(path: Path, header_alone: bool = False) -> tuple[Header, Rows]:
                 f"{path}: is a manifest of version {row['scd']}, this program reads {VERSION}; install a "
                 "newer scd, or write the manifest anew: scd data prepare"
             )
-        if header_alone:
+        if most is not None and len(rows) >= most:
             break
     return header, rows
 
@@ -130,10 +130,15 @@ def layout_in(path: Path) -> str:
     UserError when it lists nothing."""
     if not path.exists():
         raise UserError(f"{path}: there is no such manifest; check the name, or write it: scd data prepare")
-    header, rows = read_rows(path)
+    header, rows = read_rows(path, 1)
     if not rows:
         raise UserError(f"{path}: lists nothing; write it anew: scd data prepare")
-    return header.layout or ("vitonhd" if "person" in rows[0][1] else "folder")
+    return layout_of(header, rows)
+
+
+def layout_of(header: Header, rows: Rows) -> str:
+    """What the header says, else what the first line shows; "" where there is neither."""
+    return header.layout or ("" if not rows else "vitonhd" if "person" in rows[0][1] else "folder")
 
 
 def read_manifest(path: Path) -> dict[str, Entry]:

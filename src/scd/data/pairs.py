@@ -24,7 +24,7 @@ from scd.data.manifest import (
     bad_line,
     followed,
     known_values,
-    layout_in,
+    layout_of,
     read_rows,
     renamed,
     require_all_listed,
@@ -138,7 +138,7 @@ def read_pairs(path: Path) -> TryOnLayout:
                 f"{path}, line {number}: is not paired, so it has no truth to train with; mend it"
             )
         found[("paired" if pair.paired else "unpaired") if test else "train"].append(pair)
-    kind = layout_in(path) if rows else header.layout
+    kind = layout_of(header, rows)
     root = Path(os.path.normpath(here / header.root))
     training, paired, unpaired = (tuple(pairs) for pairs in found.values())
     return TryOnLayout(kind, root, training, paired, unpaired, header.problems, path)
