@@ -26,7 +26,7 @@ from torch import Tensor
 
 from scd import process, world
 from scd.backbones.unet import joint, spatial_layers
-from scd.data.augment import as_detected, perturb
+from scd.data.augment import as_detected, seen_in_training
 from scd.data.world import FIRST_TRAINING_SEED
 from scd.encoders import signed
 from scd.pose.draw import draw_pose
@@ -106,7 +106,7 @@ def teach(encoder: Any, directions: Directions, size: int, steps: int, num_scene
     explained = []
     for _ in range(steps):
         chosen = [poses[i] for i in rng.integers(len(poses), size=24)]
-        seen = [perturb(as_detected(pose, keep_head=rng.random() < 0.5), rng) for pose in chosen]
+        seen = [seen_in_training(pose, rng) for pose in chosen]
         drawings = np.stack([draw_pose(pose, (size, size)) for pose in seen])
         features = encoder(torch.from_numpy(drawings).permute(0, 3, 1, 2).float() / 255).permute(0, 2, 3, 1)
         codes = torch.from_numpy(np.stack([place_code(pose, features.shape[1]) for pose in chosen]))

@@ -25,6 +25,13 @@ def as_detected(pose: Pose, keep_head: bool = False) -> Pose:
     return Pose(pose.joints, scores, pose.size)
 
 
+def seen_in_training(pose: Pose, errors: np.random.Generator | None) -> Pose:
+    """The world's exact pose as a detector would have given it, with a detector's errors unless None."""
+    if errors is None:
+        return as_detected(pose)
+    return perturb(as_detected(pose, keep_head=errors.random() < 0.5), errors)
+
+
 def perturb(pose: Pose, rng: np.random.Generator) -> Pose:
     """Detector errors for training: joints off by 0.6 % of the picture (half of MediaPipe's median error on
     drawn people, so that the model still trusts the drawing), now and then a missing face, hand or limb

@@ -40,25 +40,13 @@ class TryOnPictures:
         when no pair can train."""
         self.length, self.seed, self.augment = length, seed, augment
         self.read: Reader = read_pictures  # scd.latents puts what it kept in its place
-        self.pairs = [pair for pair in pairs if can_train(pair)]
-        if not self.pairs:
+        usable = [pair for pair in pairs if can_train(pair)]
+        if not usable:
             raise UserError(f"no pair can train: {len(pairs)} pairs, none with an agnostic mask or a pose")
-        self._require_heads(size)
-        self.frames = [frame_of(pair, size) for pair in self.pairs]
-        self.items = [FramedPair(*both) for both in zip(self.pairs, self.frames, strict=True)]
+        self.items = _framed(usable, size)
+        self.pairs, self.frames = [item.pair for item in self.items], [item.size for item in self.items]
         self.blocks = Blocks(self.frames, group, seed)
         self.unreadable = Unreadable([pair.name for pair in self.pairs])
-
-    def _require_heads(self, size: int | tuple[int, int]) -> None:
-        """Leave out pairs whose picture has no size that can be read. Raises UserError when they are many."""
-        unreadable, readable = Unreadable([pair.name for pair in self.pairs]), []
-        for number, pair in enumerate(self.pairs):
-            try:
-                frame_of(pair, size)
-                readable.append(pair)
-            except UserError as error:
-                unreadable.note(number, error)
-        self.pairs = readable
 
     def __len__(self) -> int:
         return self.length
@@ -83,6 +71,18 @@ class TryOnPictures:
             None if tokens is None else tokens[:1],
             regions=region[None, ..., None].astype(np.uint8),
         )  # fmt: skip
+
+
+def _framed(pairs: Sequence[TryOnPair], size: int | tuple[int, int]) -> list[FramedPair]:
+    """Each in its frame; those whose picture has no size that can be read are left out. Raises UserError when
+    they are many."""
+    unreadable, items = Unreadable([pair.name for pair in pairs]), []
+    for number, pair in enumerate(pairs):
+        try:
+            items.append(FramedPair(pair, frame_of(pair, size)))
+        except UserError as error:
+            unreadable.note(number, error)
+    return items
 
 
 def can_train(pair: TryOnPair) -> bool:

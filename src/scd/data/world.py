@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from scd import world
-from scd.data.augment import as_detected, perturb
+from scd.data.augment import seen_in_training
 from scd.data.heads import head_mask
 from scd.data.memory import Memory
 from scd.pose.draw import draw_pose
@@ -132,10 +132,7 @@ def _sample(
     """References first, then targets; with detector-like errors in the poses."""
     r = num_references
     heads = np.stack([head_mask(pose, (size, size)) for pose in poses[r:]]) if with_heads else None
-    if errors is None:
-        poses = [as_detected(pose) for pose in poses]
-    else:
-        poses = [perturb(as_detected(p, keep_head=errors.random() < 0.5), errors) for p in poses]
+    poses = [seen_in_training(pose, errors) for pose in poses]
     images = np.stack([view.image for view in views])
     drawings = np.stack([draw_pose(pose, (size, size)) for pose in poses])
     return Sample(images[:r], drawings[:r], images[r:], drawings[r:], heads=heads)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scd import world
 from scd.config import DRESSED, PICTURES
-from scd.data.augment import as_detected, perturb
+from scd.data.augment import as_detected, seen_in_training
 from scd.data.heads import head_mask
 from scd.data.memory import Memory
 from scd.data.world import WorldPictures, draw_num_references
@@ -108,9 +108,7 @@ class WorldTryOn(WorldPictures):
         return view if view.outfit == outfit else view.dressed(outfit)
 
     def _draw(self, view: View, errors: np.random.Generator | None) -> NDArray[np.uint8]:
-        if errors is None:
-            return draw_pose(as_detected(view.pose), view.size)
-        return draw_pose(perturb(as_detected(view.pose, keep_head=errors.random() < 0.5), errors), view.size)
+        return draw_pose(seen_in_training(view.pose, errors), view.size)
 
 
 def facing(scene: world.Scene, num: int, largest_yaw: float = LARGEST_YAW) -> list[int]:
