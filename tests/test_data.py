@@ -654,6 +654,18 @@ def test_the_report_s_figures_are_the_truth(tmp_path, no_detector):
     assert report.verdict == ""
 
 
+def test_videos_that_a_layout_does_not_take_are_said(tmp_path, no_detector):
+    for name in ("train/a.mp4", "test/b.mp4", "val/c.mp4"):
+        (tmp_path / name).parent.mkdir()
+        lay(tmp_path, name, 1, num=4)
+    layout = find_clips(tmp_path)
+    (line,) = [one for one in check(layout, survey(layout), 64).problems if "none of" in one]
+    takes_all = f"scd data prepare folder {tmp_path} takes all"
+    assert line == f"1 videos are none of ubc's layout (val/c.mp4): {takes_all}"
+    (tmp_path / "val" / "c.mp4").unlink()
+    assert not [one for one in check(layout, survey(layout), 64).problems if "none of" in one]
+
+
 def test_what_cannot_train_is_said(tmp_path, no_detector):
     _, poses = lay(tmp_path, "short", 1, num=8)
     layout, entries = prepared(tmp_path, {"short": poses})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from scd.config import PRESETS, DataConfig
 from scd.data.buckets import Buckets
-from scd.data.layouts import Layout
+from scd.data.layouts import LAYOUTS, Layout
 from scd.data.manifest import Entry
 from scd.data.prepare import lacks_poses
 from scd.data.real import RealClips, RealPictures, in_seconds
 from scd.data.shots import Shot, all_shots
 from scd.media import contact_sheet
+from scd.media.files import VIDEOS
 from scd.types import UserError
 
 STAGE_1, STAGE_2 = (PRESETS[f"folder-{stage}"].data for stage in ("stage1", "stage2"))
@@ -72,7 +74,7 @@ def _of_clips(
         "rates": counted(f"{_rate(entry):g}" for entry in good),
         "without_poses": sum(lacks_poses(layout, entry) for entry in good),
     }  # fmt: skip
-    return figures | dict.fromkeys(LATER), problems + copies
+    return figures | dict.fromkeys(LATER), [*problems, *copies, *_elsewhere(layout)]
 
 
 def _of_shots(
@@ -112,6 +114,22 @@ def _of_shots(
                 f"{in_seconds(STAGE_1.gap)}"
             )
     return figures, problems
+
+
+def _elsewhere(layout: Layout) -> list[str]:
+    """A line when TikTok's or UBCFashion's layout, which may have been guessed, takes not all videos."""
+    if layout.kind == "folder" or layout.listed_in is not None or not layout.root.is_dir():
+        return []
+    try:
+        below = LAYOUTS["folder"](layout.root).clips
+    except UserError:
+        return []
+    others = [clip for clip in below if Path(clip).suffix.lower() in VIDEOS and clip not in layout.clips]
+    if not others:
+        return []
+    names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+    way = f"scd data prepare folder {layout.root} takes all"
+    return [f"{len(others)} videos are none of {layout.kind}'s layout ({names}): {way}"]
 
 
 def _copies(layout: Layout, entries: list[Entry]) -> list[str]:
