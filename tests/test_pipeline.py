@@ -140,8 +140,9 @@ def test_references_that_do_not_fit_are_said(pipe, reference, tmp_path):
         reference + make_picture(0)
     with pytest.raises(ValueError, match=r"generator is torch.Generator.*, or a list, not 7"):
         pipe(reference, make_pose(1), generator=7)
-    with pytest.raises(UserError, match="cannot write the reference"):
-        reference.save(tmp_path / "nowhere" / "r.safetensors")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file/r.safetensors cannot be written"):
+        reference.save(tmp_path / "file" / "r.safetensors")
 
 
 def test_a_savepoint_of_two_references_is_not_that_of_their_sum(pipe, reference, tmp_path):

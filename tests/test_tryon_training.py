@@ -324,7 +324,7 @@ def test_some_people_have_exact_poses(monkeypatch):
     assert all(np.array_equal(plain[i].targets, some[i].targets) for i in range(8))
 
     calls, shown = [], []
-    monkeypatch.setattr("scd.data.world_tryon.perturb", lambda pose, rng: calls.append(pose) or pose)
+    monkeypatch.setattr("scd.data.augment.perturb", lambda pose, rng: calls.append(pose) or pose)
     for augment, share in ((False, 0.0), (True, 1.0), (True, 0.0)):
         dataset = WorldTryOn(2, tasks=(0.0, 0.5, 0.5), augment=augment, exact=share, **options)
         shown.append([dataset[i] for i in range(2)])
