@@ -740,10 +740,14 @@ def test_advice_counts_from_the_clips_own_beginning(animate, folder, detector, m
         return []
 
     detector.calls = 0
-    given = ("long.mp4", "--reference-pose", "poses.npz", "--start", 0.5, "-o", "a.mp4")
-    said = complaint(animate(*given))
+    given = ("--reference-pose", "poses.npz", "--start", 0.5, "-o", "a.mp4")
+    said = complaint(animate("long.mp4", *given))
     assert "of long.mp4 from 0.50 s on" in said
     assert "begin later (--start 1.8" in said
+    write_poses("late.npz", [[detector.pose] if t >= 18 else [] for t in range(30)], 10)
+    said = complaint(animate("late.npz", *given))
+    assert "of late.npz from 0.50 s on" in said
+    assert "begin later (--start 1.80" in said
 
 
 @pytest.mark.parametrize("options", [(), ("--start", 0.05), ("--fps", 10), ("--fps", 24)])
@@ -776,6 +780,10 @@ def test_results_do_not_become_frames(animate, folder, views):
     said = complaint(animate("frames", "-o", "frames/out.mp4", "--sheet"))
     assert "frames/out-sheet.png: would count as a frame of frames" in said
     assert animate("frames", "-o", "frames/out.mp4", "--max-frames", 2)[0] == 0, "a video is no frame"
+    (folder / "json").mkdir()
+    for number, view in enumerate(views[:2]):
+        (folder / "json" / f"{number}.json").write_text(open_pose(replace(view.pose, size=(96, 160))))
+    assert animate("json", "-o", "json/out.mp4", "--sheet")[0] == 0, "nor is a sheet among poses"
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def test_the_three_layouts_are_told_apart(tmp_path, tiktok):
     (tmp_path / "elsewhere" / "c.mp4").touch()
     (plain / "linked").symlink_to(tmp_path / "elsewhere")
     (plain / "deep" / "back").symlink_to(plain)
+    (plain / "above").symlink_to(tmp_path)
+    (plain / "again").symlink_to(plain / "frames")  # sorts before it
     assert find_clips(plain).clips == ("b.MOV", "deep/er/a.webm", "frames", "linked/c.mp4")
 
 
@@ -695,10 +697,9 @@ def test_references_are_frames_of_their_own(tiktok):
     """The same frame twice would only weigh more; where there is but one to choose, it comes twice."""
     layout, entries, _ = tiktok
     shot = all_shots(layout, entries, layout.clips, Buckets(64))[0]
-    for gap, distinct in ((20, 3), (35, 1)):
-        data = RealPictures([shot], 1, 1, gap=gap)
-        drawn = [data.choose(shot, 3, np.random.default_rng(seed))[0] for seed in range(60)]
-        assert min(len(set(references)) for references in drawn) >= min(distinct, 2)
+    data = RealPictures([shot], 1, 1, gap=20)
+    drawn = [data.choose(shot, 2, np.random.default_rng(seed))[0] for seed in range(100)]
+    assert all(first != second for first, second in drawn)
     data = RealPictures([replace(shot, usable=np.array([0, 35]))], 1, 1, gap=30)
     assert {tuple(data.choose(data.shots[0], 2, np.random.default_rng(s))[0]) for s in range(20)} == {
         (0, 0),

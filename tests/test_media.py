@@ -555,10 +555,11 @@ def test_a_pictures_settings_go_with_it(tmp_path):
     """Another file under the name has settings of its own, or none; what somebody else laid there stays."""
     path = tmp_path / "a.jpg"
     image = np.zeros((16, 16, 3), np.uint8)
-    write_image(path, image, {"version": "1"})
+    write_image(path, image, {"kind": "tryon", "version": "1"})
     write_image(path, image, force=True)
     with pytest.raises(UserError, match="carries no settings"):
         read_settings(path)
-    (tmp_path / "a.jpg.json").write_text('{"notes": 3}')
-    write_image(path, image, force=True)
-    assert (tmp_path / "a.jpg.json").exists()
+    for theirs in ('{"notes": 3}', '{"version": 1.3, "people": []}', '{"name": "site", "version": "1.0.0"}'):
+        (tmp_path / "a.jpg.json").write_text(theirs)
+        write_image(path, image, force=True)
+        assert (tmp_path / "a.jpg.json").read_text() == theirs

@@ -19,6 +19,7 @@ from scd.encoders import as_pixels
 from scd.inputs import on_device
 from scd.media import read_image
 from scd.reference import Reference, StaleReference
+from scd.savepoint import Savepoint, _restored
 from scd.types import UserError
 
 
@@ -468,3 +469,29 @@ def test_pil_pictures_are_read_as_files_are(tmp_path):
         truth = torch.from_numpy(read_image(tmp_path / name)).permute(2, 0, 1) / 255
         torch.testing.assert_close(ours, truth)
     assert as_pixels(hidden, 8)[:, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_a_savepoint_goes_back_to_the_device_of_the_loop(pipe, reference, tmp_path, monkeypatch):
+    """What lay on an accelerator that is not there any more; and another kind of device begins anew."""
+    there = {"scheduler.sigmas": torch.arange(3.0)}
+    for mark in ("cuda:0", "cpu"):
+        assert _restored("sigmas", {"tensor": mark}, there, torch.device("cpu")).device.type == "cpu"
+    meta = torch.device("meta")
+    assert _restored("sigmas", {"tensor": "cuda:0"}, there, meta).device == meta
+    assert _restored("sigmas", {"tensor": "cpu"}, there, meta).device.type == "cpu", "some stay on the host"
+
+    def stop(_, step, *__):
+        if step == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr("scd.pipeline.EVERY", 1)
+    options = {"num_inference_steps": 4, "work_folder": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        pipe(reference, make_pose(1), generator=seeded(), callback_on_step_end=stop, **options)
+    settings = []
+    monkeypatch.setattr(
+        "scd.pipeline.Savepoint", lambda folder, given: settings.append(given) or Savepoint(folder, given)
+    )
+    pipe(reference, make_pose(1), generator=seeded(), **options)
+    assert settings[0]["device"] == "cpu"

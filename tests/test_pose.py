@@ -841,3 +841,20 @@ def test_the_real_network_finds_drawn_people_where_they_are():
         )
         both = (truth.scores[BODY] >= 0.9) & (pose.scores[BODY] >= 0.3)
         assert np.median(np.hypot(*(pose.joints[BODY] - truth.joints[BODY])[both].T)) < 0.02
+
+
+def test_coordinates_around_the_middle_are_refused(tmp_path):
+    """OpenPose's --keypoint_scale 4 writes -1 to 1: fractions to look at, and half the person outside."""
+    fractions = np.random.default_rng(0).uniform(0.1, 0.9, (18, 2))
+    path = tmp_path / "p.json"
+    for written, is_right in ((fractions, True), (2 * fractions - 1, False), (fractions - (0.4, 0), True)):
+        row = np.column_stack([written, np.ones(18)]).ravel().tolist()
+        path.write_text(json.dumps(
+            {"people": [{"pose_keypoints_2d": row}], "canvas_width": 40, "canvas_height": 40}
+        ))  # fmt: skip
+        if is_right:
+            np.testing.assert_allclose(read_poses(path).frames[0][0].joints[BODY], written, atol=1e-6)
+        else:
+            assert "its coordinates go from -1 to 1; write pixels" in error_of(read_poses, path)
+    path.write_text('{"people": [], "canvas_width": 1e999, "canvas_height": 40}')
+    assert "its canvas is inf by 40 pixels" in error_of(read_poses, path)

@@ -10,6 +10,8 @@ from scd.pose.skeleton import bounding_box
 from scd.pose.track import (
     ENLARGE,
     PATIENCE,
+    SAME,
+    SAME_AFTER_CUT,
     Seen,
     follow,
     from_frames,
@@ -386,6 +388,12 @@ def test_poses_without_pictures_are_followed_in_any_order():
     assert [p is None for p in follow(away, 1)] == [False, *[True] * PATIENCE, False, False]
     assert "the first with people, shows 2 person(s): --person 3" in error_of(follow, frames, 3)
     assert follow([[], []]) == [None, None]
+    far = posed(64)
+    assert SAME_AFTER_CUT <= likeness(first, far) < SAME, "too far for a frame, not for two"
+    assert follow([[first], [far]], 1)[1] is None
+    assert follow([[first], [], [far]], 1)[2] is far
+    weak = Pose(first.joints, first.scores * np.float32(0.2), first.size)
+    assert follow([[weak], [first, second]], 1) == [None, first], "whose joints are all guesses is nobody"
 
 
 def posed(x) -> Pose:

@@ -498,6 +498,7 @@ def test_the_silhouette_and_leaving_it_out(mask, monkeypatch):
     ("arguments", "text"),
     [
         (["me.png"], "--category"),
+        (["me.png", "--category"], "say what the person is to wear"),
         (["me.png", "--category", "hat"], "hat"),
         (["me.png", "--category", "upper", "-o", "m.jpg"], "m.jpg: a mask is written as .png"),
         (["me.png", "--category", "upper", "-o", "m.png", "--preview", "m.png"], "the mask's name too"),

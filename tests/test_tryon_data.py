@@ -15,7 +15,7 @@ from scd.config import DRESSED, PICTURES, TRYON, DataConfig
 from scd.data.augment import as_detected
 from scd.data.collate import collate
 from scd.data.fitting import picture_size, read_fitting, read_pose
-from scd.data.tryon import find_pairs, guess_tryon
+from scd.data.tryon import _words, find_pairs, guess_tryon
 from scd.data.tryon_check import check_pairs, preview_pairs
 from scd.data.tryon_pictures import TryOnPictures, open_tryon
 from scd.data.world import FIRST_HELD_OUT_SEED, FIRST_TRAINING_SEED, WorldPictures
@@ -327,7 +327,7 @@ def test_who_is_to_test_with_never_trains(broken_dress):
     assert "none to train with: 2 people whom no list names are to train with" in layout.problems[0]
 
 
-def test_lists_that_overlap_train_with_nobody_who_is_tested(broken_dress, tmp_path):
+def test_lists_that_overlap_train_with_nobody_who_is_tested(broken_dress, tmp_path, caplog):
     upper = broken_dress / "upper_body"
     with (upper / "train_pairs.txt").open("a") as file:
         file.write((upper / "test_pairs_paired.txt").read_text())
@@ -335,12 +335,14 @@ def test_lists_that_overlap_train_with_nobody_who_is_tested(broken_dress, tmp_pa
     tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
     assert layout.training
     assert not tested & {pair.person for pair in layout.training}
-    assert "pairs to train with are left out, whose people are to test with" in layout.problems[-1]
+    assert "2 pairs to train with are left out, since lists to test with name their people too" in caplog.text
+    assert find_pairs(broken_dress).problems == (), "told, and kept nowhere"
     path = tmp_path / "mine.jsonl"
     person, garment = layout.paired[0].person, layout.paired[0].garment
     row = {"person": str(person), "garment": str(garment)}
     path.write_text("".join(json.dumps({**row, "split": split}) + "\n" for split in ("train", "test")))
-    assert find_pairs(path).training == ()
+    with pytest.raises(UserError, match=r"mine.jsonl: has people both to train and to test with"):
+        find_pairs(path)
 
 
 def test_names_with_spaces_in_a_list(viton):
@@ -357,6 +359,9 @@ def test_names_with_spaces_in_a_list(viton):
     assert [pair.person.name[:5] for pair in layout.unpaired] == ["anna "] * 3
     path.write_text(path.read_text().replace(".jpg anna", ".jpg\tanna"))
     assert find_pairs(viton).unpaired == layout.unpaired
+    for line in ("00001 00002_00.jpg", "00001 00002_00.jpg 0", "a.tif b.jpg", "a b"):
+        assert _words(line) == line.split()
+    assert _words("anna 1.tif anna 2.jpg 0") == ["anna 1.tif", "anna 2.jpg", "0"]
 
 
 @pytest.mark.parametrize("third", [True, False])

@@ -126,6 +126,7 @@ def loop_settings(
     """What decides the result of a loop."""
     reference = denoiser.reference
     return {
+        "device": denoiser.home[0].type,
         "stamp": pipe.stamp, "switches": active_switches(pipe.unet, motion=True),
         "temporal": hash_weights(pipe.unet, motion_only=True), "shared_noise": pipe.config.shared_noise,
         "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],

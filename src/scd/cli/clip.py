@@ -29,6 +29,7 @@ from scd.cli.clip_job import (
     WRITTEN,
     WRITTEN_IN_WORDS,
     Source,
+    is_frame_folder,
     open_driving,
     record_of,
     reference_poses,
@@ -144,8 +145,9 @@ def _files(options: Animate, references: Sequence[Path]) -> _Files:
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*references, *given, *options.garment, *options.poses])
+    frames = options.poses[0].resolve() if is_frame_folder(options.poses[0]) else None
     for path in results:  # --like and the next run would take it for a frame
-        if path.parent.resolve() == options.poses[0].resolve() and path.suffix.lower() in PICTURES:
+        if path.parent.resolve() == frames and path.suffix.lower() in PICTURES:
             raise UserError(f"{path}: would count as a frame of {options.poses[0]}: choose another folder")
     if len({path.resolve() for path in results}) < len(results):
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")

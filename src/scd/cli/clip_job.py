@@ -194,15 +194,11 @@ class Source:
     rate: Fraction | float  # frames per second
     clip: media.ClipReader | None
     seen: list[Seen] | None  # of a pose file
+    start: float  # of the first frame that drives, in seconds from the driver's own first one
 
     @property
     def sound(self) -> Path | None:
         return self.path if self.clip is not None and self.clip.has_audio else None
-
-    @property
-    def start(self) -> float:
-        """Seconds from the medium's first frame to the first one that drives."""
-        return self.clip.start if self.clip is not None else 0.0
 
 
 def open_driving(options: Animate, person: Person) -> Source:
@@ -210,7 +206,7 @@ def open_driving(options: Animate, person: Person) -> Source:
     (driving,) = options.poses
     if not is_pose_file(driving) or is_frame_folder(driving):
         clip = media.open_clip(driving, options.start, options.end, options.fps, options.max_frames)
-        return Source(driving, clip.rate, clip, None)
+        return Source(driving, clip.rate, clip, None, clip.start)
     file = read_poses(driving, parse_canvas(options.canvas))
     if not file.frames:
         raise UserError(f"{driving} holds no frames: give a pose file with one at least")
@@ -227,7 +223,7 @@ def open_driving(options: Animate, person: Person) -> Source:
     if not any(poses):
         whom = "anybody" if person == "largest" else f"person {person}"
         raise UserError(f"{driving}: none of its {len(shown)} frames shows {whom}")
-    return Source(driving, rate, None, [Seen(pose) for pose in poses])
+    return Source(driving, rate, None, [Seen(pose) for pose in poses], start)
 
 
 def reference_poses(options: Animate, images: list[Any], detector: str) -> list[Pose]:

@@ -26,7 +26,8 @@ KIND = "mask"  # of the settings that travel in the mask
 def mask(options: Mask) -> None:
     """Run the verb: write mask and preview, and print their names. UserError, also when nobody is found."""
     require_categories(options.category, "scd mask PERSON --category upper")
-    kinds = list(dict.fromkeys(options.category))
+    if not (kinds := list(dict.fromkeys(options.category))):
+        raise UserError("say what the person is to wear: --category upper, lower or dress, or several")
     out = picture_name(options.out, f"{options.picture.stem}_{'_'.join(kinds)}.png")
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: a mask is written as .png, which loses nothing: choose a name that ends so")

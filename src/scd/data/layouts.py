@@ -170,13 +170,16 @@ def ubc(root: Path) -> Layout:
 
 
 def folder(root: Path) -> Layout:
-    """Videos and folders of frames, however deep, behind links too."""
+    """Videos and folders of frames, however deep, behind links to other places too."""
     found, seen = [], set()
     for place, folders, files in os.walk(root, followlinks=True):
-        if (there := Path(place).resolve()) in seen:  # a link back: twice, or for ever
-            folders.clear()
-            continue
-        seen.add(there)
+        if Path(place) != root and Path(place).is_symlink():
+            there = Path(place).resolve()
+            # What lies below the root has its own name, what lies above it would come in twice, or for ever
+            if there in seen or _is_within(there, root.resolve()) or _is_within(root.resolve(), there):
+                folders.clear()
+                continue
+            seen.add(there)
         within = [Path(place, f) for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT]
         folders[:] = sorted(f.name for f in within if not _is_run(f))
         names = [Path(place, f) for f in sorted(files) if not f.startswith(".")]
@@ -189,6 +192,10 @@ def folder(root: Path) -> Layout:
             f"{root}: holds neither videos ({', '.join(VIDEOS[:4])} ...) nor folders of frames (0001.png ...)"
         )
     return Layout("folder", root, tuple(clips), _last(clips))
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder == path or folder in path.parents
 
 
 def _is_run(path: Path) -> bool:

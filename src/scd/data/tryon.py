@@ -6,8 +6,9 @@ Spellings differ between mirrors: folder names are compared without case, with `
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ _ENDS = re.compile(r"_(mask|keypoints|rendered)$")  # of stems: 00006_00_mask.pn
 
 Row = tuple[int, str, str, str]  # of a list of pairs: its line, person, garment, and a third word or ""
 Files = dict[str, Path]  # by key: what the files of one person or garment have in common
+
+log = logging.getLogger("scd")
 
 
 def viton_hd(root: Path) -> TryOnLayout:
@@ -129,7 +132,7 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
             )
         if kind not in (None, listed):
             raise UserError(f"{path}: lists pairs of {listed}, not of {kind}: say {listed}")
-        return _apart(read_pairs(real(path)))
+        return _require_apart(read_pairs(real(path)))
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; check the name")
     kind = kind or guess_tryon(path)
@@ -146,17 +149,34 @@ def find_pairs(root: str | Path, kind: str | None = None) -> TryOnLayout:
 
 
 def _apart(layout: TryOnLayout) -> TryOnLayout:
-    """Without the training pairs of people who are to test with, whatever the lists say; told in a line."""
-    tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
-    training = tuple(pair for pair in layout.training if pair.person not in tested)
-    left_out = [pair.name for pair in layout.training if pair.person in tested]
-    if not left_out:
+    """Without the training pairs of people who are to test with, whatever the lists say."""
+    if not (both := _trained_and_tested(layout)):
         return layout
-    line = (
-        f"{len(left_out)} pairs to train with are left out, whose people are to test with: "
-        f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
-    )
-    return replace(layout, training=training, problems=(*layout.problems, line))
+    training = tuple(pair for pair in layout.training if pair not in both)
+    log.warning(
+        "%s: %d pairs to train with are left out, since lists to test with name their people too: %s",
+        layout.root, len(both), _some_names(both),
+    )  # fmt: skip
+    return replace(layout, training=training)
+
+
+def _require_apart(layout: TryOnLayout) -> TryOnLayout:
+    """The same of a manifest, whose lines are somebody's own. Raises UserError."""
+    if both := _trained_and_tested(layout):
+        raise UserError(
+            f"{layout.listed_in}: has people both to train and to test with, who would be trained on: "
+            f"{_some_names(both)}; remove their lines of one of the two"
+        )
+    return layout
+
+
+def _trained_and_tested(layout: TryOnLayout) -> list[TryOnPair]:
+    tested = {pair.person for pair in (*layout.paired, *layout.unpaired)}
+    return [pair for pair in layout.training if pair.person in tested]
+
+
+def _some_names(pairs: Sequence[TryOnPair]) -> str:
+    return ", ".join(pair.name for pair in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
 
 
 @dataclass(frozen=True)
@@ -288,8 +308,9 @@ class _Lists:
         return found
 
 
+_ENDINGS = "|".join(ending[1:] for ending in PICTURES)
 # Of a line of a list: file names, spaces in them, or single words
-_NAMES = re.compile(r"\S[^\t]*?\.(?:jpe?g|png|webp|bmp)(?=\s|$)|\S+", re.IGNORECASE)
+_SPACED = re.compile(rf"\S[^\t]*?\.(?:{_ENDINGS})(?=\s|$)|\S+", re.IGNORECASE)
 
 
 def _plain(name: str) -> str:
@@ -302,13 +323,20 @@ def _key(name: str, numbered: bool) -> str:
     return stem.rsplit("_", 1)[0] if numbered else stem
 
 
+def _words(line: str) -> list[str]:
+    """The names in a line; spaces belong to them only where no other reading gives two pictures."""
+    words, spaced = line.split(), _SPACED.findall(line)
+    two = len(spaced) > 1 and all(Path(name).suffix.lower() in PICTURES for name in spaced[:2])
+    return spaced if two else words
+
+
 def _read_list(path: Path) -> list[Row]:
     """The rows of a list. Raises UserError naming a line that has no two names."""
     with reading(path):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
-        names = [Path(name).name for name in _NAMES.findall(line)]
+        names = [Path(name).name for name in _words(line)]
         if not names:
             continue
         if len(names) < 2:

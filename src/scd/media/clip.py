@@ -97,9 +97,10 @@ def open_clip(
 
     Rotation is applied, pixels become square, transparency lies on white, HDR becomes what a common screen
     shows (with PyAV 18), 10 bits become 8, frames over 4096 pixels become smaller (logged). A variable frame
-    rate becomes even: the rate that most frames keep, else the average; each grid point shows the frame
-    nearest to it, so the duration stays. In a folder, pictures come in natural order (2 before 10); one of
-    another size than the first is fitted into its frame. A single picture is a clip of one frame.
+    rate becomes even: the rate that most frames keep, else the average; each grid point shows the frame on
+    show then, or the next one if nearer (`on_grid`), so the duration stays. In a folder, pictures come in
+    natural order (2 before 10); one of another size than the first is fitted into its frame. A single picture
+    is a clip of one frame.
 
     `start` and `end` are seconds from the first frame, `end` not included and cut to the clip's length.
     `fps` resamples; for a folder it says how fast the frames are (30 when not given), unless `write_clip`

@@ -214,9 +214,11 @@ def write_image(
             Image.fromarray(image).save(temporary, kind, **options)
         except ValueError as error:  # WebP ends at 16383 pixels, JPEG at 65535
             raise UserError(f"{path} cannot be written: {error}") from None
+        if kind == "PNG":
+            return
         if text is None:
             forget_settings(path)
-        elif kind != "PNG":
+        else:
             with replacing(settings_beside(path), force) as sidecar:
                 sidecar.write_text(text, encoding="utf-8")
 
@@ -242,7 +244,8 @@ def forget_settings(path: Path) -> None:
     """Remove what an earlier file of this name left beside it: the new one has other settings, or none."""
     beside = settings_beside(path)
     with suppress(OSError, ValueError, TypeError):
-        if {"version", "world_version"} & set(json.loads(beside.read_text(encoding="utf-8"))):
+        said = set(json.loads(beside.read_text(encoding="utf-8")))
+        if "kind" in said and said & {"version", "world_version"}:  # and no package's, nor OpenPose's
             beside.unlink()
 
 

@@ -16,7 +16,7 @@ from scd.types import UserError
 DEFAULT_RATE = Fraction(30)  # frames per second where nothing says so: a folder of frames, a single picture
 
 FASTEST = 1000  # frames per second that may be asked for: cameras of slow motion have up to 960
-SLOWEST = 0.01  # likewise; a file itself may have a frame an hour
+SLOWEST = 0.01  # likewise; a video itself may have a frame an hour
 _LONGEST_STEP = 60.0  # seconds
 _NTSC = Fraction(1000, 1001)
 _COMMON = sorted(

@@ -109,7 +109,7 @@ def follow(
     last: Pose | None = None
     misses = 0
     for number, everybody in enumerate(frames):
-        people = sorted((pose for pose in everybody if pose.scores.any()), key=_middle)
+        people = sorted((pose for pose in everybody if bounding_box(pose, BODY)), key=_middle)
         pose = None
         if last is None:
             pose = _first_of(people, person, number, name_for_errors) if people else None
