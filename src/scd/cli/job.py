@@ -152,7 +152,7 @@ def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None, alone:
         if not any(one.scores.any() for one in frame):
             raise UserError(f"{path}: frame {number} of {len(frames)} shows nobody")
         if pose is None:
-            whom = "the person of the frames before" if person == "largest" else f"person {person}"
+            whom = "who was chosen" if person == "largest" else f"person {person}"
             raise UserError(
                 f"{path}: frame {number} of {len(frames)} does not show {whom}: choose another --person"
             )
