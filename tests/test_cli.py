@@ -621,7 +621,7 @@ def test_without_a_terminal_a_line_tells_how_far_it_is(capsys, monkeypatch):
         clock[0] += 100
         advance()
     assert capsys.readouterr().err.splitlines() == [
-        "training: 6 of 10 steps, loss 0.5, 1 min left",
+        "training: 6 of 10 steps, loss 0.5, 2 min left",
         "training: 8 of 10 steps, loss 0.5, 1 min left",
         "training: 10 of 10 steps, loss 0.5, 0 min left",
     ]

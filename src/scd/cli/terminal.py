@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 log = logging.getLogger("scd")
@@ -113,7 +114,7 @@ def progress(label: str, total: int | None, unit: str = "", done: int = 0) -> It
             left = (total - now_done) * (now - began) / max(now_done - done, 1) / 60
             counted = " ".join(filter(None, [f"{now_done:,} of {total:,}", unit]))
             print(
-                ", ".join(filter(None, [f"{label}: {counted}", text, f"{left:.0f} min left"])),
+                ", ".join(filter(None, [f"{label}: {counted}", text, f"{ceil(left)} min left"])),
                 file=sys.stderr,
             )
 
