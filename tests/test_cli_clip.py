@@ -783,7 +783,9 @@ def test_results_do_not_become_frames(animate, folder, views):
     (folder / "json").mkdir()
     for number, view in enumerate(views[:2]):
         (folder / "json" / f"{number}.json").write_text(open_pose(replace(view.pose, size=(96, 160))))
-    assert animate("json", "-o", "json/out.mp4", "--sheet")[0] == 0, "nor is a sheet among poses"
+    said = complaint(animate("json", "-o", "json/out.mp4"))
+    assert "json/out.mp4.json: would count as a frame of json" in said
+    assert animate("json", "-o", "out.mp4", "--compare", "json/c.webp")[0] == 0, "no clip is among poses"
 
 
 @pytest.mark.parametrize(

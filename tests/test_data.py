@@ -122,7 +122,11 @@ def test_the_three_layouts_are_told_apart(tmp_path, tiktok):
     (plain / "deep" / "back").symlink_to(plain)
     (plain / "above").symlink_to(tmp_path)
     (plain / "again").symlink_to(plain / "frames")  # sorts before it
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    (plain / "more").symlink_to(tmp_path / "elsewhere")
     assert find_clips(plain).clips == ("b.MOV", "deep/er/a.webm", "frames", "linked/c.mp4")
+    (plain / "hidden").symlink_to(plain / ".x")
+    assert find_clips(plain).clips == ("b.MOV", "deep/er/a.webm", "frames", "hidden/a.mp4", "linked/c.mp4")
 
 
 def test_a_tenth_is_held_out_ten_clips_at_most(tmp_path):

@@ -394,6 +394,7 @@ def test_poses_without_pictures_are_followed_in_any_order():
     assert follow([[first], [], [far]], 1)[2] is far
     weak = Pose(first.joints, first.scores * np.float32(0.2), first.size)
     assert follow([[weak], [first, second]], 1) == [None, first], "whose joints are all guesses is nobody"
+    assert follow([[weak, weak]], 2) == [weak], "unless there is nobody else"
 
 
 def posed(x) -> Pose:

@@ -145,10 +145,11 @@ def _files(options: Animate, references: Sequence[Path]) -> _Files:
     results = [preview] if preview else [p for p in (out, settings_beside(out), sheet, compare) if p]
     given = [options.reference_pose] if options.reference_pose else []
     require_apart(results, [*references, *given, *options.garment, *options.poses])
-    frames = options.poses[0].resolve() if is_frame_folder(options.poses[0]) else None
-    for path in results:  # --like and the next run would take it for a frame
-        if path.parent.resolve() == frames and path.suffix.lower() in PICTURES:
-            raise UserError(f"{path}: would count as a frame of {options.poses[0]}: choose another folder")
+    driver = options.poses[0]
+    frames = PICTURES if is_frame_folder(driver) else (".json",)
+    for path in results:  # --like and the next run would take it for a frame, or for poses
+        if path.parent.resolve() == driver.resolve() and path.suffix.lower() in frames:
+            raise UserError(f"{path}: would count as a frame of {driver}: choose another folder")
     if len({path.resolve() for path in results}) < len(results):
         raise UserError(f"{compare}: is the name of the clip itself: choose another --compare")
     require_free(results, options.force)

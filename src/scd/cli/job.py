@@ -152,10 +152,8 @@ def frames_of(path: Path, person: Person, canvas: tuple[int, int] | None, alone:
         if not any(one.scores.any() for one in frame):
             raise UserError(f"{path}: frame {number} of {len(frames)} shows nobody")
         if pose is None:
-            whom = "who was chosen" if person == "largest" else f"person {person}"
-            raise UserError(
-                f"{path}: frame {number} of {len(frames)} does not show {whom}: choose another --person"
-            )
+            which = f"frame {number} of {len(frames)}"
+            raise UserError(f"{path}: {which} does not show {_whom(person)}: choose another --person")
     return [pose for pose in poses if pose is not None]
 
 
@@ -166,8 +164,12 @@ def first_pose(path: Path, person: Person, canvas: tuple[int, int] | None) -> Po
         raise UserError(f"{path}: its first frame shows nobody")
     (pose,) = chosen(path, _asked(person, frame, True), frame)
     if pose is None:
-        raise UserError(f"{path}: its first frame does not show person {person}: choose another --person")
+        raise UserError(f"{path}: its first frame does not show {_whom(person)}: choose another --person")
     return pose
+
+
+def _whom(person: Person) -> str:
+    return "who was chosen" if person == "largest" else f"person {person}"
 
 
 def _asked(person: Person, frames: Sequence[Sequence[Pose]], alone: bool) -> Person:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,21 +171,12 @@ def ubc(root: Path) -> Layout:
 
 def folder(root: Path) -> Layout:
     """Videos and folders of frames, however deep, behind links to other places too."""
-    found, seen = [], set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        if Path(place) != root and Path(place).is_symlink():
-            there = Path(place).resolve()
-            # What lies below the root has its own name, what lies above it would come in twice, or for ever
-            if there in seen or _is_within(there, root.resolve()) or _is_within(root.resolve(), there):
-                folders.clear()
-                continue
-            seen.add(there)
-        within = [Path(place, f) for f in folders if not f.startswith(".") and Path(place, f) != root / KEPT]
-        folders[:] = sorted(f.name for f in within if not _is_run(f))
-        names = [Path(place, f) for f in sorted(files) if not f.startswith(".")]
+    found = []
+    for place, files in _below(root):
+        names = [place / f for f in sorted(files) if not f.startswith(".")]
         found += [f for f in names if f.suffix.lower() in VIDEOS]
         if sum(f.suffix.lower() in PICTURES for f in names) > 1:
-            found.append(Path(place))
+            found.append(place)
     clips = sorted(f.relative_to(root).as_posix() for f in found)
     if not clips:
         raise UserError(
@@ -194,8 +185,24 @@ def folder(root: Path) -> Layout:
     return Layout("folder", root, tuple(clips), _last(clips))
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    return folder == path or folder in path.parents
+def _below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder once, with its files: first those that lie below the root, which so keep their own names,
+    then those behind links, wherever they lead but above the root."""
+    seen, begin = set(root.resolve().parents), [root]
+    while begin:
+        for name, folders, files in os.walk(begin.pop(0)):
+            place = Path(name)
+            if (there := place.resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(there)
+            within = [
+                place / f for f in sorted(folders) if not f.startswith(".") and place / f != root / KEPT
+            ]
+            within = [f for f in within if not _is_run(f)]
+            begin += [f for f in within if f.is_symlink()]
+            folders[:] = [f.name for f in within if not f.is_symlink()]
+            yield place, files
 
 
 def _is_run(path: Path) -> bool:

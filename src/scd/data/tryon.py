@@ -152,7 +152,8 @@ def _apart(layout: TryOnLayout) -> TryOnLayout:
     """Without the training pairs of people who are to test with, whatever the lists say."""
     if not (both := _trained_and_tested(layout)):
         return layout
-    training = tuple(pair for pair in layout.training if pair not in both)
+    left_out = set(both)
+    training = tuple(pair for pair in layout.training if pair not in left_out)
     log.warning(
         "%s: %d pairs to train with are left out, since lists to test with name their people too: %s",
         layout.root, len(both), _some_names(both),

@@ -97,7 +97,7 @@ def _tracked(
 
 
 def follow(
-    frames: Iterable[Sequence[Pose]], person: Person = "largest", name_for_errors: str = "the pose file"
+    frames: Sequence[Sequence[Pose]], person: Person = "largest", name_for_errors: str = "the pose file"
 ) -> list[Pose | None]:
     """The chosen person in frames of poses alone, whose people come in any order; None = not there.
 
@@ -105,11 +105,14 @@ def follow(
     frame without one, also somebody less alike; after 15 such frames the largest, as after a cut. UserError
     for fewer people than `person`.
     """
+    sure = any(bounding_box(pose, BODY) for frame in frames for pose in frame)
     taken: list[Pose | None] = []
     last: Pose | None = None
     misses = 0
     for number, everybody in enumerate(frames):
-        people = sorted((pose for pose in everybody if bounding_box(pose, BODY)), key=_middle)
+        # Whose joints are all guesses is nobody, unless there is nobody else in any frame
+        there = [pose for pose in everybody if (bounding_box(pose, BODY) if sure else pose.scores.any())]
+        people = sorted(there, key=_middle)
         pose = None
         if last is None:
             pose = _first_of(people, person, number, name_for_errors) if people else None
