@@ -775,6 +775,24 @@ def test_a_pose_file_drives_as_its_video_does(animate, folder, views, monkeypatc
     assert len(set(taken[0])) > 5
 
 
+def test_a_part_is_driven_by_who_drives_the_whole(animate, folder, views, monkeypatch):
+    """In an .npz who is largest is decided once for the file: the second, who comes nearer later."""
+    seen = []
+
+    def stop(given, *_):
+        seen.extend(round(float(one.pose.joints[1, 0]), 1) for one in given)
+        raise UserError("enough")
+
+    monkeypatch.setattr("scd.cli.clip.make_drive", stop)
+    pose = views[0].pose
+    joints = np.where(pose.scores[:, None] > 0, pose.joints + np.array([0.3, 0]), 0)
+    near = replace(pose, joints=joints.astype(np.float32), size=(96, 160))
+    frames = [[aside(pose, 0.2), near if t > 5 else aside(pose, 0.8)] for t in range(20)]
+    write_poses("two.npz", frames, FPS)
+    assert "enough" in animate("two.npz", "-o", "a.mp4", "--max-frames", 3)[2]
+    assert seen == [0.8] * 3
+
+
 def test_results_do_not_become_frames(animate, folder, views):
     media.write_clip("frames", (v.image for v in views), FPS)
     said = complaint(animate("frames", "-o", "frames/out.mp4", "--sheet"))

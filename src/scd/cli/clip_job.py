@@ -217,12 +217,14 @@ def open_driving(options: Animate, person: Person) -> Source:
     start, num = part_of(driving, length, rate, options.start, options.end, options.max_frames)
     times = [number / float(own) for number in range(len(file.frames))]
     timing = Timing(times, length, own)
+    everywhere = chosen(driving, person, file.frames)  # decided once, whatever part of the file drives
     # As of the video that it may have been found in
-    shown = list(on_grid(zip(times, file.frames, strict=True), timing, start, rate, num))
-    poses = chosen(driving, person, shown)
+    poses = [
+        everywhere[t] for t in on_grid(zip(times, range(len(times)), strict=True), timing, start, rate, num)
+    ]
     if not any(poses):
         whom = "anybody" if person == "largest" else f"person {person}"
-        raise UserError(f"{driving}: none of its {len(shown)} frames shows {whom}")
+        raise UserError(f"{driving}: none of its {len(poses)} frames shows {whom}")
     return Source(driving, rate, None, [Seen(pose) for pose in poses], start)
 
 
